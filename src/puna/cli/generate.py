@@ -1,0 +1,147 @@
+"""`puna generate` and `puna chat`: text from a model folder."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from puna.cli.options import JsonOption, SeedOption, ThreadsOption, show
+from puna.core.devices import pick_device, set_threads
+from puna.core.errors import ConfigError
+from puna.core.records import Message, Prompt, read_records
+from puna.core.seeding import derive_seed
+from puna.inference.engine import Completion, Engine
+from puna.inference.sampling import SamplingConfig
+from puna.model.checkpoint import load_model
+from puna.tokenizer.chat_format import contains_special_tags, prompt_text, render_prompt
+from puna.tokenizer.tokenizer import Tokenizer
+
+__all__ = ["register"]
+
+ModelArgument = Annotated[Path, typer.Argument(help="A model folder.")]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
+TopP = Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Nucleus sampling.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this group."""
+    app.command()(generate)
+    app.command()(chat)
+
+
+def load_engine(folder: Path) -> Engine:
+    """A model folder as an engine on the best device."""
+    model = load_model(folder, dtype=torch.float32, device=str(pick_device("auto")))
+    return Engine(model, Tokenizer.load(folder))
+
+
+def generate(
+    model: ModelArgument,
+    prompt: Annotated[list[str] | None, typer.Option(help="A prompt; may be repeated.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="JSON Lines of prompts with messages.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Wrap each prompt in the chat format.")] = False,
+    max_new_tokens: MaxNewTokens = 128,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    n: Annotated[int, typer.Option("--n", min=1, help="Samples a prompt.")] = 1,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Continue texts, or answer chat prompts.
+
+    Example: puna generate runs/quickstart/rlhf-v3-ppo --chat --prompt "what does the goat eat?"
+    """
+    set_threads(threads)
+    if bool(prompt) == (prompts is not None):
+        raise ConfigError(
+            where="puna generate", expected="either --prompt or --prompts", got="both" if prompt else "neither",
+            fix='Give the text with --prompt "..." or a file with --prompts FILE.jsonl.',
+        )  # fmt: skip
+    engine = load_engine(model)
+    dialogs = (
+        [record.messages for record in read_records(prompts, Prompt)]
+        if prompts
+        else [(Message(role="user", content=text),) for text in prompt or ()]
+    )
+    is_chat = chat or prompts is not None
+    tokens = [
+        render_prompt(messages, engine.tokenizer) if is_chat else engine.tokenizer.encode(messages[-1].content, bos=True)
+        for messages in dialogs
+        for _ in range(n)
+    ]
+    sampling = SamplingConfig(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+    seeds = [derive_seed(seed, index) for index in range(len(tokens))]
+    completions = engine.generate(tokens, sampling, seeds=seeds)
+    samples = [
+        _sample(prompt_text(dialogs[index // n]) if is_chat else dialogs[index // n][-1].content, engine, completion)
+        for index, completion in enumerate(completions)
+    ]
+    show({"samples": samples}, "\n".join(sample["text"] for sample in samples), as_json=as_json)
+
+
+def _sample(prompt: str, engine: Engine, completion: Completion) -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "text": engine.text(completion),
+        "token_ids": list(completion.token_ids),
+        "logprobs": [round(value, 6) for value in completion.logprobs],
+        "finish_reason": completion.finish_reason,
+    }
+
+
+def chat(
+    model: ModelArgument,
+    system: Annotated[str, typer.Option(help="Standing instruction for the whole dialog.")] = "",
+    max_new_tokens: MaxNewTokens = 256,
+    temperature: Temperature = 0.6,
+    top_p: TopP = 0.9,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
+) -> None:
+    """Talk with a model, a line a turn; an empty line or Ctrl-D ends, /new starts over.
+
+    Example: puna chat runs/quickstart/rlhf-v3-ppo
+    """
+    set_threads(threads)
+    engine = load_engine(model)
+    opening = [Message(role="system", content=system)] if system else []
+    history = list(opening)
+    sampling = SamplingConfig(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+    for turn in range(sys.maxsize):
+        text = _read_line()
+        if not text:
+            return
+        if text == "/new":
+            history = list(opening)
+            continue
+        message = Message(role="user", content=text)
+        if contains_special_tags([message]):
+            typer.echo("(special tags are not allowed in the prompt)")
+            continue
+        history.append(message)
+        history = _fit(history, len(opening), engine, max_new_tokens)
+        tokens = render_prompt(history, engine.tokenizer)
+        completion = engine.generate([tokens], sampling, seeds=[derive_seed(seed, turn)])[0]
+        answer = engine.text(completion)
+        typer.echo(f"{answer} (cut at {max_new_tokens} tokens)" if completion.finish_reason == "length" else answer)
+        history.append(Message(role="assistant", content=answer))
+
+
+def _read_line() -> str:
+    if sys.stdin.isatty():
+        sys.stderr.write("> ")
+        sys.stderr.flush()
+    return sys.stdin.readline().strip()
+
+
+def _fit(history: list[Message], n_opening: int, engine: Engine, max_new_tokens: int) -> list[Message]:
+    """Forget the oldest turns until the dialog and an answer fit the context; says so."""
+    budget = engine.model.config.max_seq_len - min(max_new_tokens, engine.model.config.max_seq_len // 4)
+    while len(history) > n_opening + 1 and len(render_prompt(history, engine.tokenizer)) > budget:
+        del history[n_opening : n_opening + 2]
+        sys.stderr.write("(the context is full: the oldest turn was dropped)\n")
+    return history

@@ -1,0 +1,48 @@
+"""`puna`: one command a stage. Exit 0 done, 2 for what the user can mend, 130 after Ctrl-C (the run resumes)."""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from puna import __version__
+from puna.cli import artifacts, generate, reward, run, tokenizer
+from puna.core.errors import RecipeError
+from puna.core.storage import storage_errors
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="puna",
+    help="Raise a Llama 2: raw text in, a measured and safe chat model out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+run.register(app)
+generate.register(app)
+artifacts.register(app)
+app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(reward.app, name="reward")
+
+
+@app.callback(invoke_without_command=True)
+def root(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    """Raise a Llama 2: raw text in, a measured and safe chat model out."""
+    if version:
+        typer.echo(f"puna {__version__}")
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; what the user can mend becomes one message and exit code 2, never a traceback."""
+    try:
+        with storage_errors("this command"):
+            app(args=list(arguments) if arguments is not None else None)
+    except RecipeError as error:
+        sys.stderr.write(f"puna: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("puna: stopped; run the same command again to go on from here.\n")
+        sys.exit(130)
+    return 0

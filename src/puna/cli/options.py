@@ -1,0 +1,26 @@
+"""Options that every command shares, and the one way to print a result."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["JsonOption", "OutOption", "SeedOption", "SetOption", "ThreadsOption", "show"]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder for the results; made when missing.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Every random choice follows from it.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Override one setting; may be repeated."),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="Threads for arithmetic; same bits only at the same count."),
+]
+
+
+def show(result: dict[str, Any], text: str, *, as_json: bool) -> None:
+    """Print for people, or one JSON line for scripts."""
+    typer.echo(json.dumps(result, ensure_ascii=False) if as_json else text)

@@ -1,0 +1,36 @@
+"""`puna reward`: score responses and comparisons with a reward model."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from puna.cli.options import JsonOption, ThreadsOption, show
+from puna.core.devices import set_threads
+from puna.reward_modeling.scoring import score_file
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Score with a reward model.", no_args_is_help=True)
+
+
+@app.callback()
+def root() -> None:
+    """Keeps `score` a subcommand of its own."""
+
+
+@app.command()
+def score(
+    model: Annotated[Path, typer.Argument(help="A reward model folder.")],
+    data: Annotated[Path, typer.Option(help="JSON Lines of samples or of comparisons.")],
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One score a sample, [chosen, rejected] a comparison; in logits.
+
+    Example: puna reward score runs/quickstart/reward/helpfulness-3 --data comparisons.jsonl --json
+    """
+    set_threads(threads)
+    scores = score_file(model, data)
+    show({"scores": scores}, "\n".join(json.dumps(value) for value in scores), as_json=as_json)

@@ -1,0 +1,287 @@
+"""Stages as functions to folders: built aside, published whole, skipped when unchanged, resumed when killed.
+
+Beside `runs/sft` the build lives in `runs/.sft.partial`: `artifact` becomes the folder, `state` is what a
+resumed build reads, `request` says which settings both belong to.
+"""
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from puna import __version__
+from puna.core.config import Settings, resolve
+from puna.core.devices import hardware, peak_rss_bytes
+from puna.core.errors import CheckpointError, ConfigError, DataError
+from puna.core.fingerprint import hash_file
+from puna.core.locking import run_lock
+from puna.core.manifest import (
+    MANIFEST_NAME,
+    FileReference,
+    InputReference,
+    Lineage,
+    Manifest,
+    fingerprint_input,
+    lineage,
+    read_manifest,
+    stage_fingerprint,
+    verify,
+)
+from puna.core.metrics import MetricsLog
+from puna.core.progress import Reporter, quiet
+from puna.core.storage import storage_errors, sync, write_atomically
+
+__all__ = [
+    "FileReference",
+    "InputReference",
+    "Lineage",
+    "Manifest",
+    "StageContext",
+    "lineage",
+    "read_manifest",
+    "run_lock",
+    "run_stage",
+    "verify",
+]
+
+
+@dataclass(kw_only=True, slots=True)
+class StageContext:
+    """What a build gets: where to write, where to keep resume state, and whom to tell."""
+
+    folder: Path
+    """Everything written here becomes the artifact; after a crash it holds what the last attempt left."""
+    state: Path
+    """Kept until the artifact is published; never part of it."""
+    seed: int
+    reporter: Reporter
+    _metrics: MetricsLog | None = field(default=None, init=False)
+
+    @property
+    def metrics(self) -> MetricsLog:
+        """The artifact's metrics.jsonl, opened at first use."""
+        if self._metrics is None:
+            self._metrics = MetricsLog(self.folder)
+        return self._metrics
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Request:
+    """Everything that determines an artifact."""
+
+    out: Path
+    kind: str
+    labels: dict[str, str]
+    config: dict[str, Any]
+    inputs: dict[str, InputReference]
+    seed: int
+
+    @property
+    def fingerprint(self) -> str:
+        fingerprints = {name: reference.fingerprint for name, reference in self.inputs.items()}
+        return stage_fingerprint(
+            kind=self.kind, labels=self.labels, config=self.config, inputs=fingerprints, seed=self.seed
+        )
+
+
+def run_stage(
+    out: Path,
+    *,
+    kind: str,
+    config: Settings,
+    inputs: Mapping[str, Path | Sequence[Path]],
+    seed: int,
+    build: Callable[[StageContext], Mapping[str, Any]],
+    labels: Mapping[str, str] | None = None,
+    reporter: Reporter | None = None,
+) -> Manifest:
+    """Make the artifact `out`, unless it is there already from the same settings, inputs and seed.
+
+    Args:
+        build: Fills `context.folder` and returns metrics (plain JSON values). After a crash it is called
+            again with the folder and state it left, and must end with the same content all the same.
+    Raises:
+        RunLockedError: another process builds it now.
+        StorageError: the disk is full; an older artifact at `out` is untouched, and the next call resumes.
+        DataError: an input is missing, or `out` holds something else than an artifact.
+    """
+    reporter = reporter or quiet()
+    request = _request(out, kind, config, inputs, seed, labels or {})
+    partial = request.out.with_name(f".{request.out.name}.partial")
+    backup = request.out.with_name(f".{request.out.name}.old")
+    if (manifest := _finished(request)) and not partial.exists() and not backup.exists():
+        reporter.log(f"{kind} {out.name}: unchanged, skipped")
+        return manifest
+    with storage_errors(request.out), run_lock(partial):
+        _tidy(request.out, backup)
+        if manifest := _finished(request):
+            reporter.log(f"{kind} {out.name}: unchanged, skipped")
+        else:
+            with reporter.stage(f"{kind} {out.name}"):
+                _build(request, build, partial, backup, reporter)
+            manifest = read_manifest(request.out)
+        shutil.rmtree(partial)
+    return manifest
+
+
+def _request(
+    out: Path,
+    kind: str,
+    config: Settings,
+    inputs: Mapping[str, Path | Sequence[Path]],
+    seed: int,
+    labels: Mapping[str, str],
+) -> _Request:
+    out = out.resolve()
+    paths: dict[str, Path] = {}
+    for name, given in inputs.items():
+        paths |= {name: given} if isinstance(given, Path) else {f"{name}.{i}": p for i, p in enumerate(given)}
+    for name, path in paths.items():
+        if path.resolve() == out:
+            expected = f"an output folder other than the input {name}"
+            raise ConfigError(where="out", expected=expected, got=str(out), fix="Choose another folder.")
+    references = {name: _reference(path.resolve(), out) for name, path in paths.items()}
+    return _Request(
+        out=out, kind=kind, labels=dict(labels), config=resolve(config), inputs=references, seed=seed
+    )
+
+
+def _reference(path: Path, out: Path) -> InputReference:
+    is_artifact = (path / MANIFEST_NAME).is_file()
+    recorded = os.path.relpath(path, out) if is_artifact else str(path)
+    return InputReference(path=recorded, fingerprint=fingerprint_input(path))
+
+
+def _finished(request: _Request) -> Manifest | None:
+    """The manifest at `out` when it is what was asked for and whole by size."""
+    if not (request.out / MANIFEST_NAME).is_file():
+        return None
+    manifest = read_manifest(request.out)
+    if manifest.fingerprint != request.fingerprint:
+        return None
+    try:
+        return verify(request.out, deep=False)
+    except CheckpointError:
+        return None
+
+
+def _tidy(out: Path, backup: Path) -> None:
+    """Finish a replacement that was cut off, and refuse to replace what is not an artifact."""
+    if backup.exists():
+        if out.exists():
+            shutil.rmtree(backup)
+        else:
+            backup.rename(out)
+    is_foreign = out.is_dir() and not (out / MANIFEST_NAME).is_file() and any(out.iterdir())
+    if is_foreign or out.is_file():
+        raise DataError(
+            where=str(out),
+            expected="an artifact, an empty folder or nothing",
+            got="a folder with other files" if is_foreign else "a file",
+            fix="Choose another output folder: nothing here was changed.",
+        )
+
+
+def _build(
+    request: _Request,
+    build: Callable[[StageContext], Mapping[str, Any]],
+    partial: Path,
+    backup: Path,
+    reporter: Reporter,
+) -> None:
+    started, began = datetime.now(UTC), time.monotonic()
+    _prepare(partial, request.fingerprint, reporter)
+    context = StageContext(
+        folder=partial / "artifact", state=partial / "state", seed=request.seed, reporter=reporter
+    )
+    try:
+        metrics = build(context)
+    finally:
+        context.close()
+    manifest = Manifest(
+        kind=request.kind,
+        labels=request.labels,
+        config=request.config,
+        inputs=request.inputs,
+        code_version=code_version(),
+        seed=request.seed,
+        hardware=hardware(),
+        started=started.isoformat(timespec="seconds"),
+        wall_seconds=round(time.monotonic() - began, 3),
+        peak_rss_bytes=peak_rss_bytes(),
+        metrics=dict(metrics),
+        files=_seal(context.folder),
+        fingerprint=request.fingerprint,
+    )
+    write_atomically(context.folder / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
+    _publish(context.folder, request.out, backup)
+
+
+def _prepare(partial: Path, fingerprint: str, reporter: Reporter) -> None:
+    """Keep what an interrupted build of the same request by the same code left; start afresh otherwise."""
+    stamp_path = partial / "request"
+    stamp = json.dumps([fingerprint, code_version(), torch.__version__])
+    if stamp_path.is_file() and stamp_path.read_text(encoding="utf-8") == stamp:
+        reporter.log("continuing the interrupted build")
+    else:
+        stamp_path.unlink(missing_ok=True)
+        for name in ("artifact", "state"):
+            if (partial / name).exists():
+                shutil.rmtree(partial / name)
+    for name in ("artifact", "state"):
+        (partial / name).mkdir(exist_ok=True)
+    write_atomically(stamp_path, stamp)
+
+
+def _seal(folder: Path) -> dict[str, FileReference]:
+    """Hash and sync every file of a built folder, without what a cut-off `write_atomically` left."""
+    for torn in folder.rglob(".*.partial"):
+        torn.unlink()
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST_NAME):
+        sync(path)
+        files[path.relative_to(folder).as_posix()] = FileReference(
+            sha256=hash_file(path), size_bytes=path.stat().st_size
+        )
+    for inner in sorted(p for p in folder.rglob("*") if p.is_dir()):
+        sync(inner)
+    return files
+
+
+def _publish(built: Path, out: Path, backup: Path) -> None:
+    """Move the built folder into place; an older artifact steps aside for that moment only."""
+    if out.exists():
+        out.rename(backup)
+    built.rename(out)
+    sync(out.parent)
+    if backup.exists():
+        shutil.rmtree(backup)
+
+
+@functools.cache
+def code_version() -> str:
+    """The package's version, with the commit when it runs from its own git checkout."""
+    package = Path(__file__).resolve().parents[1]
+    command = ["git", "-C", str(package), "rev-parse", "--show-toplevel", "--short", "HEAD"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    toplevel, *commit = answer.stdout.splitlines()
+    is_ours = (Path(toplevel) / "src" / "puna").resolve() == package
+    return f"{__version__}+{commit[0]}" if is_ours and commit else __version__

@@ -1,0 +1,161 @@
+"""Settings and recipes: a TOML file, one optional base, `a.b=value` overrides, and frozen models at the end.
+
+Nothing is read from the environment: the resolved settings are the whole truth about a run.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from puna.core.errors import ConfigError
+
+__all__ = ["Settings", "load_recipe", "resolve"]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, finite, and a misspelled key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def load_recipe(path: Path, model: type[S], overrides: Sequence[str] = ()) -> S:
+    """Read a recipe, lay it over its base, apply the overrides, and check the result.
+
+    Args:
+        path: TOML file; its key `base` may name another file, relative to this one, that has no base itself.
+        overrides: `a.b=value` each, later ones win; value is TOML, and text that is not TOML is a string.
+    Raises:
+        ConfigError: names the file or override, the key, and the nearest known key.
+    """
+    values = _read_toml(path)
+    base = values.pop("base", None)
+    if base is not None:
+        below = _read_toml(path.parent / str(base))
+        if "base" in below:
+            raise ConfigError(
+                where=str(path.parent / str(base)),
+                expected="a recipe without a base",
+                got=f"base = {below['base']!r}",
+                fix=f"A base is allowed once: name that file in {path} directly.",
+            )
+        values = _merge(below, values)
+    for override in overrides:
+        values = _merge(values, _parse_override(override, values))
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _config_error(error, path, model, overrides) from None
+
+
+def resolve(settings: BaseModel) -> dict[str, Any]:
+    """All settings, defaults included, as plain JSON values."""
+    return settings.model_dump(mode="json")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise ConfigError(where=str(path), expected="a recipe file", got=got, fix="Check the path.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        fix = "Correct the file at that place."
+        raise ConfigError(where=str(path), expected="valid TOML", got=str(error), fix=fix) from None
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables merge key by key; anything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _parse_override(override: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn `a.b=value` into {"a": {"b": value}}."""
+    key, equals, text = override.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        raise ConfigError(
+            where=f"--set {override}",
+            expected="key.subkey=value",
+            got=repr(override),
+            fix="Write for example --set seed=1.",
+        )
+    parent: Any = values
+    for part in parts[:-1]:
+        parent = parent.get(part, {})
+        if not isinstance(parent, dict):
+            raise ConfigError(
+                where=f"--set {override}",
+                expected=f"{part} to be a table of settings",
+                got=f"the value {parent!r}",
+                fix=f"Set {part} itself.",
+            )
+    nested = _parse_value(text.strip())
+    for part in reversed(parts):
+        nested = {part: nested}
+    return nested
+
+
+def _parse_value(text: str) -> Any:
+    """One TOML value; what is not TOML is taken as a bare string."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if parsed.keys() == {"value"} else text
+
+
+def _config_error(
+    error: ValidationError, path: Path, model: type[BaseModel], overrides: Sequence[str]
+) -> ConfigError:
+    """The first of pydantic's complaints as one message about one key."""
+    first = error.errors()[0]
+    location = first["loc"]
+    key = ".".join(str(part) for part in location) or "the recipe"
+    is_override = any(
+        key == name or key.startswith(f"{name}.") for name in (text.partition("=")[0] for text in overrides)
+    )
+    where = f"{'--set' if is_override else path}, key {key}"
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(model, location[:-1])
+        nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        fix = (
+            f"Did you mean {nearest[0]!r}?" if nearest else f"Known keys here: {', '.join(known) or 'none'}."
+        )
+        return ConfigError(where=where, expected="a known key", got=repr(str(location[-1])), fix=fix)
+    if first["type"] == "missing":
+        return ConfigError(where=where, expected="a value", got="nothing", fix="Add this key.")
+    return ConfigError(
+        where=where,
+        expected=first["msg"].removeprefix("Input should be "),
+        got=repr(first["input"]),
+        fix="Correct this value.",
+    )
+
+
+def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    """The keys allowed at a place in nested settings; parts that name no field are list indices or tags."""
+    models = [model]
+    for part in location:
+        fields = [m.model_fields[part] for m in models if isinstance(part, str) and part in m.model_fields]
+        if fields:
+            models = [found for field in fields for found in _models_in(field.annotation)]
+    return sorted({name for m in models for name in m.model_fields})
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Every settings class inside an annotation such as `dict[str, A | B] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)

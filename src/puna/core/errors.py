@@ -1,0 +1,63 @@
+"""Every error a user can cause, each saying what was expected, what came, where, and what to do."""
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "ContaminationError",
+    "DataError",
+    "NumericsError",
+    "ProtocolError",
+    "RecipeError",
+    "RunLockedError",
+    "ShapeError",
+    "StorageError",
+]
+
+
+class RecipeError(Exception):
+    """The user can mend this; the command line prints it as one message and exits with code 2."""
+
+    exit_code = 2
+
+    def __init__(self, *, where: str, expected: str, got: str, fix: str) -> None:
+        self.where = where
+        self.expected = expected
+        self.got = got
+        self.fix = fix
+        super().__init__(f"{where}: expected {expected}, got {got}. {fix}")
+
+
+class ConfigError(RecipeError):
+    """A recipe, an option or a setting is wrong: correct the named key."""
+
+
+class DataError(RecipeError):
+    """An input file or record is missing or broken: correct the named file and line."""
+
+
+class ContaminationError(DataError):
+    """Evaluation data was found in training data: remove it from the training side."""
+
+
+class ShapeError(RecipeError):
+    """Sizes do not fit each other, such as a prompt longer than the context."""
+
+
+class CheckpointError(RecipeError):
+    """A model or training-state file is truncated, altered or of another architecture: restore it."""
+
+
+class NumericsError(RecipeError):
+    """A loss or gradient stopped being finite: lower the learning rate or inspect the named batch."""
+
+
+class ProtocolError(RecipeError):
+    """An annotation or a dialog breaks the protocol, such as two user turns in a row."""
+
+
+class RunLockedError(RecipeError):
+    """Another process is writing this output folder: wait for it or choose another folder."""
+
+
+class StorageError(RecipeError):
+    """The disk is full or cannot be written: free space and run the same command again."""

@@ -1,0 +1,71 @@
+"""Writing so that a crash or a full disk never leaves half a file where a whole one was."""
+
+import errno
+import os
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+
+from puna.core.errors import StorageError
+
+__all__ = ["storage_errors", "sync", "write_atomically"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_FULL_TEXTS = (
+    "No space left on device",
+    "os error 28",
+    "Disk quota exceeded",
+    "File too large",
+    "PytorchStreamWriter failed",
+    "unexpected pos",
+)
+"""How torch, safetensors and C++ writers word a failed write once the error number is lost."""
+
+
+class storage_errors(AbstractContextManager[None]):
+    """Turn a failed write anywhere inside into a StorageError that names the folder.
+
+    Libraries wrap a full disk in RuntimeError, SafetensorError or torch's CheckpointException, so the
+    whole chain of causes is read. Everything else passes unchanged.
+    """
+
+    def __init__(self, where: Path | str) -> None:
+        self.where = where
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        cause = error
+        while cause is not None and not isinstance(cause, StorageError):
+            if _is_failed_write(cause):
+                raise StorageError(
+                    where=str(self.where),
+                    expected="room to write",
+                    got=(str(cause).splitlines() or [type(cause).__name__])[0],
+                    fix="Free disk space and run the same command again: finished work is kept.",
+                ) from error
+            cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+
+
+def _is_failed_write(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return any(text in str(error) for text in _FULL_TEXTS)
+
+
+def sync(path: Path) -> None:
+    """Wait until this file or folder is on the disk itself."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a small text file: readers see the old or the new one, after a power cut too."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    sync(partial)
+    partial.replace(path)
+    sync(path.parent)

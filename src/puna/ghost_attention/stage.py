@@ -1,0 +1,179 @@
+"""Build the Ghost Attention set (§3.3): sample with the instruction everywhere, train with it at the start."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.config import Settings
+from puna.core.devices import pick_device
+from puna.core.errors import ConfigError, DataError
+from puna.core.progress import Reporter
+from puna.core.records import Dialog, Prompt, read_records, write_records
+from puna.core.seeding import derive_seed, rng
+from puna.ghost_attention.dialogs import (
+    Scenario,
+    draw_depths,
+    read_scenario,
+    sampling_messages,
+    training_dialog,
+)
+from puna.inference import Completion, Engine, SamplingConfig, score_sequences
+from puna.model import ScoreModel, load_model, load_score_model
+from puna.tokenizer import Tokenizer, render_prompt
+
+__all__ = ["GattConfig", "build_gatt_data"]
+
+
+class GattConfig(Settings):
+    """How GAtt dialogs are sampled and written."""
+
+    sampling: SamplingConfig = SamplingConfig()
+    """Of every assistant turn; the paper says akin to rejection sampling."""
+    n_candidates: int = Field(default=1, ge=1)
+    """Answers sampled a turn, of which the reward model's favourite is kept; 1 needs no reward model. Our choice."""
+    place: Literal["first_user_turn", "system"] = "first_user_turn"
+    """Where the training dialog holds the instruction: before the first question, or as the system message."""
+    short_fraction: float = Field(default=0.5, ge=0, le=1)
+    """Share of training dialogs whose instruction is the shortened one: half (§3.3)."""
+    cuts_per_dialog: int | None = Field(default=1, ge=1)
+    """Training dialogs made of each sampled one, at different depths; None makes one at every depth. Our choice."""
+    device: str = "auto"
+    """Where the models run."""
+
+
+def build_gatt_data(
+    config: GattConfig,
+    *,
+    model: Path,
+    dialogs: Path,
+    out: Path,
+    seed: int,
+    reporter: Reporter,
+    reward_model: Path | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Sample dialogs that keep an instruction and write them as fine-tuning data.
+
+    Args:
+        model: The latest RLHF model (in the paper V3).
+        dialogs: JSON Lines of Prompt with meta instruction, short_instruction and turns.
+        reward_model: The helpfulness reward model, for n_candidates above 1.
+    Returns:
+        Manifest of the artifact; dialogs.jsonl holds Dialog records with meta train_on = "last".
+    """
+    if config.n_candidates > 1 and reward_model is None:
+        raise ConfigError(
+            where="n_candidates",
+            expected="a reward model to choose between candidates",
+            got=f"n_candidates = {config.n_candidates} and none",
+            fix="Pass reward_model, or set n_candidates = 1.",
+        )
+    judge = reward_model if config.n_candidates > 1 else None
+
+    def build(context: StageContext) -> dict[str, Any]:
+        scenarios = [read_scenario(prompt, where=str(dialogs)) for prompt in read_records(dialogs, Prompt)]
+        if not scenarios:
+            raise DataError(where=str(dialogs), expected="dialogs", got="none", fix="Check the path.")
+        sampler = _Sampler(config, model, judge, context)
+        answers = sampler.answer_all(scenarios)
+        written = _training_dialogs(config, scenarios, answers, seed)
+        write_records(context.folder / "dialogs.jsonl", written)
+        return _metrics(scenarios, answers, written)
+
+    inputs = {"model": model, "dialogs": dialogs} | ({"reward_model": judge} if judge else {})
+    return run_stage(
+        out,
+        kind="gatt_data",
+        config=config,
+        inputs=inputs,
+        seed=seed,
+        build=build,
+        labels=labels,
+        reporter=reporter,
+    )
+
+
+class _Sampler:
+    """Answers all dialogs together, one turn of each at a time."""
+
+    def __init__(self, config: GattConfig, model: Path, judge: Path | None, context: StageContext) -> None:
+        device = pick_device(config.device)
+        self._config, self._context = config, context
+        self._tokenizer = Tokenizer.load(model)
+        transformer = load_model(model, device=device)
+        self._room = transformer.config.max_seq_len - config.sampling.max_new_tokens
+        self._engine = Engine(transformer, self._tokenizer)
+        self._judge: ScoreModel | None = load_score_model(judge, device=device).eval() if judge else None
+
+    def answer_all(self, scenarios: Sequence[Scenario]) -> list[list[str]]:
+        """Each dialog's answers; it ends early where an answer was cut by length or the context is full."""
+        answers: list[list[str]] = [[] for _ in scenarios]
+        open_rows = list(range(len(scenarios)))
+        turn = 0
+        while open_rows:
+            prompts = {
+                row: render_prompt(sampling_messages(scenarios[row], answers[row]), self._tokenizer)
+                for row in open_rows
+            }
+            asked = [row for row in open_rows if len(prompts[row]) <= self._room]
+            given = self._answer([scenarios[row].id for row in asked], [prompts[row] for row in asked], turn)
+            for row, answer in zip(asked, given, strict=True):
+                if answer is not None:
+                    answers[row].append(answer)
+            turn += 1
+            open_rows = [row for row in asked if turn == len(answers[row]) < len(scenarios[row].turns)]
+        return answers
+
+    def _answer(self, names: Sequence[str], prompts: Sequence[list[int]], turn: int) -> list[str | None]:
+        """One finished answer a prompt: the only one, or the reward model's favourite; None where there is none."""
+        k = self._config.n_candidates
+        repeated = [prompt for prompt in prompts for _ in range(k)]
+        seeds = [derive_seed(self._context.seed, "gatt", name, turn, j) for name in names for j in range(k)]
+        completions = self._engine.generate(repeated, self._config.sampling, seeds=seeds)
+        scores = self._scores(repeated, completions)
+        chosen: list[str | None] = []
+        for first in range(0, len(repeated), k):
+            finished = [i for i in range(first, first + k) if self._is_answer(completions[i])]
+            best = max(finished, key=scores.__getitem__, default=None)
+            chosen.append(None if best is None else self._engine.text(completions[best]))
+        return chosen
+
+    def _is_answer(self, completion: Completion) -> bool:
+        return completion.finish_reason == "eos" and bool(self._engine.text(completion))
+
+    def _scores(self, prompts: Sequence[list[int]], completions: Sequence[Completion]) -> list[float]:
+        if self._judge is None:
+            return [0.0] * len(completions)
+        pairs = zip(prompts, completions, strict=True)
+        return score_sequences(
+            self._judge, [[*prompt, *completion.token_ids] for prompt, completion in pairs]
+        )
+
+
+def _training_dialogs(
+    config: GattConfig, scenarios: Sequence[Scenario], answers: Sequence[Sequence[str]], seed: int
+) -> list[Dialog]:
+    """Cut each sampled dialog at its drawn depths; the draws depend on the dialog's name alone."""
+    written = []
+    for scenario, given in zip(scenarios, answers, strict=True):
+        random_ = rng(seed, "gatt", scenario.id)
+        for depth in draw_depths(len(given), config.cuts_per_dialog, random_):
+            is_short = random_.random() < config.short_fraction
+            written.append(training_dialog(scenario, given[:depth], place=config.place, is_short=is_short))
+    return written
+
+
+def _metrics(
+    scenarios: Sequence[Scenario], answers: Sequence[Sequence[str]], written: Sequence[Dialog]
+) -> dict[str, Any]:
+    depths = [dialog.meta["n_turns"] for dialog in written]
+    return {
+        "n_sampled": len(scenarios),
+        "n_complete": sum(len(a) == len(s.turns) for s, a in zip(scenarios, answers, strict=True)),
+        "n_dialogs": len(written),
+        "n_short": sum(dialog.meta["is_short"] for dialog in written),
+        "n_by_turns": {str(depth): depths.count(depth) for depth in sorted(set(depths))},
+    }

@@ -1,0 +1,184 @@
+"""Preference collection (§3.2.1): two responses, an annotator who chooses and rates, and what the protocol keeps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.conversations import is_held_out
+from puna.core.errors import ConfigError, DataError
+from puna.core.grading import Annotator
+from puna.core.progress import Reporter
+from puna.core.records import Comparison, Prompt, Side, read_records, write_records
+from puna.core.seeding import derive_seed, rng
+from puna.human_feedback.agreement import gwet_ac
+from puna.human_feedback.config import PreferencesConfig
+from puna.human_feedback.protocol import check_comparison, preference_level
+from puna.human_feedback.sampling import SampledPair, fitting_prompts, load_variants, sample_pairs
+from puna.human_feedback.statistics import describe
+from puna.tokenizer import prompt_text
+
+__all__ = ["annotate", "collect_preferences"]
+
+N_LEVELS = 8
+"""Four ratings for either side."""
+
+HELD_OUT_SEED = 0
+"""The same in every run and round, so that rounds can be pooled."""
+
+
+class _Request(PreferencesConfig):
+    """The settings and who judges, so that other annotators make another artifact."""
+
+    annotators: tuple[str, ...]
+    """Names of the annotators."""
+
+
+@dataclass(slots=True)
+class Annotations:
+    """What came of showing pairs to annotators."""
+
+    comparisons: list[Comparison] = field(default_factory=list)
+    n_excluded: int = 0
+    """Pairs whose chosen side was judged unsafe and the other safe."""
+    n_identical: int = 0
+    """Pairs with the same response twice."""
+    levels: list[tuple[int, int]] = field(default_factory=list)
+    """Judgements of the pairs that two annotators rated, on the scale of `preference_level`."""
+
+
+def collect_preferences(
+    config: PreferencesConfig,
+    *,
+    models: Sequence[Path],
+    prompts: Path,
+    annotators: Sequence[Annotator],
+    out: Path,
+    seed: int,
+    reporter: Reporter,
+    labels: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Write train.jsonl and test.jsonl of comparisons; the metrics hold the counts and lengths of Table 26.
+
+    Source: Llama 2 §3.2.1.
+
+    Args:
+        models: The latest model, and its predecessor when there is one: then each side is from another.
+        prompts: JSON Lines of Prompt.
+    """
+    if not annotators:
+        raise ConfigError(where="annotators", expected="at least one", got="none", fix="Name who compares.")
+
+    def build(context: StageContext) -> Mapping[str, Any]:
+        return _collect(config, models, prompts, annotators, context)
+
+    return run_stage(
+        out,
+        kind="preferences",
+        config=_Request(**config.model_dump(), annotators=tuple(a.name for a in annotators)),
+        inputs={"models": models, "prompts": prompts},
+        seed=seed,
+        build=build,
+        labels={"batch": config.batch, **(labels or {})},
+        reporter=reporter,
+    )
+
+
+def _collect(
+    config: PreferencesConfig,
+    models: Sequence[Path],
+    prompts: Path,
+    annotators: Sequence[Annotator],
+    context: StageContext,
+) -> dict[str, Any]:
+    variants = load_variants(models, config)
+    given = list(read_records(prompts, Prompt))
+    kept = fitting_prompts(given, variants, max_new_tokens=config.max_new_tokens)
+    pairs = sample_pairs(variants, kept, config, seed=context.seed, reporter=context.reporter)
+    found = annotate(pairs, annotators, config, seed=context.seed)
+    if not found.comparisons:
+        raise DataError(
+            where=str(prompts),
+            expected="at least one pair to compare",
+            got=f"none: {len(given)} prompts, {len(kept)} of them short enough, {found.n_identical} pairs of equal "
+            f"responses, {found.n_excluded} excluded",
+            fix="Give more prompts, a smaller max_new_tokens or more different temperatures.",
+        )
+    test, train = _split(found.comparisons, config.held_out_fraction)
+    write_records(context.folder / "train.jsonl", train)
+    write_records(context.folder / "test.jsonl", test)
+    counts = {
+        "train": len(train),
+        "test": len(test),
+        "excluded": found.n_excluded,
+        "identical": found.n_identical,
+        "prompts_too_long": len(given) - len(kept),
+        "cut_by_length": sum(side.finish_reason == "length" for p in pairs for side in (p.left, p.right)),
+        "chosen_left": sum(c.chosen.shown_on == "left" for c in found.comparisons),
+    }
+    return describe(found.comparisons, variants[0].tokenizer) | counts | _agreement(found.levels)
+
+
+def _split(
+    comparisons: Sequence[Comparison], held_out_fraction: float
+) -> tuple[list[Comparison], list[Comparison]]:
+    """Held-out pairs and the others, by the prompt's text alone: what one round tests on, no round trains on."""
+    held_out: list[Comparison] = []
+    others: list[Comparison] = []
+    for comparison in comparisons:
+        is_test = is_held_out(prompt_text(comparison.prompt), held_out_fraction, seed=HELD_OUT_SEED)
+        (held_out if is_test else others).append(comparison)
+    return held_out, others
+
+
+def annotate(
+    pairs: Sequence[SampledPair], annotators: Sequence[Annotator], config: PreferencesConfig, *, seed: int
+) -> Annotations:
+    """Show each pair to one annotator, and some to a second, and sort out what does not count."""
+    found = Annotations()
+    for pair in pairs:
+        if pair.left.response == pair.right.response:
+            found.n_identical += 1
+            continue
+        random_ = rng(seed, "annotators", pair.prompt.id, pair.number)
+        first, *others = random_.sample(list(annotators), min(2, len(annotators)))
+        comparison = _compare(pair, first, config.batch, seed)
+        if comparison is None:
+            found.n_excluded += 1
+            continue
+        found.comparisons.append(comparison)
+        if others and random_.random() < config.double_annotated_fraction:
+            second = _compare(pair, others[0], config.batch, seed)
+            if second is not None:
+                found.levels.append((preference_level(comparison), preference_level(second)))
+    return found
+
+
+def _compare(pair: SampledPair, annotator: Annotator, batch: str, seed: int) -> Comparison | None:
+    """One annotator's judgement, with where the responses came from."""
+    own_seed = derive_seed(seed, "annotation", pair.prompt.id, pair.number, annotator.name)
+    judged = annotator.compare(pair.prompt, pair.left.response, pair.right.response, seed=own_seed)
+    if judged is None:
+        return None
+    left = Side(response=pair.left.response, provenance=pair.left.provenance, shown_on="left")
+    right = Side(response=pair.right.response, provenance=pair.right.provenance, shown_on="right")
+    chosen, rejected = (left, right) if judged.chosen.response == left.response else (right, left)
+    identity = f"{batch}-{pair.prompt.id}-{pair.number}"
+    comparison = judged.model_copy(
+        update={"id": identity, "chosen": chosen, "rejected": rejected, "batch": batch}
+    )
+    check_comparison(comparison)
+    return comparison
+
+
+def _agreement(levels: Sequence[tuple[int, int]]) -> dict[str, float | int]:
+    """AC2 of the pairs judged twice; absent where there are none."""
+    if not levels:
+        return {"agreement_n": 0}
+    return {
+        "agreement_n": len(levels),
+        "agreement_ac2": gwet_ac(levels, n_categories=N_LEVELS),
+        "agreement_same_side": sum((a >= N_LEVELS // 2) == (b >= N_LEVELS // 2) for a, b in levels)
+        / len(levels),
+    }

@@ -1,0 +1,93 @@
+"""Grouped-query attention (§2.2, App. A.2.1) and its masks: causal, packed documents, left padding."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from puna.model.config import ModelConfig
+from puna.model.kv_cache import KVCache
+from puna.model.rope import Rotation, rotate
+
+__all__ = ["Attention", "attend", "attention_mask"]
+
+MASKED = -60_000.0
+"""Added to a score that must not count: exp gives exactly 0. Finite in every dtype, so that padding, which sees
+nothing, stays finite too."""
+
+MATMUL_MAX_KEYS = 256
+"""On a CPU, matrix products beat torch's fused kernel up to about this many keys. Measured on two cores, training
+nano in bf16: 48,000 against 30,000 tokens/s at 128 keys; in fp32 the fused kernel wins from 512 keys on."""
+
+
+def attention_mask(
+    n_query: int, *, document_ids: Int[Tensor, "batch seq"] | None = None, cache: KVCache | None = None
+) -> Float[Tensor, "batch_or_1 1 query key"] | None:
+    """What to add to the scores, made once a forward pass; None where causality alone decides.
+
+    Args:
+        document_ids: Tokens attend within their own document only; filler shares the id -1 and sees only filler.
+        cache: Columns already filled, and which of them are padding.
+    """
+    n_past, n_padding = (cache.length, cache.n_padding) if cache else (0, None)
+    if document_ids is None and n_padding is None and (n_past == 0 or n_query == 1):
+        return None
+    device = cache.keys.device if cache else document_ids.device if document_ids is not None else None
+    keys = torch.arange(n_past + n_query, device=device)
+    is_seen = (keys <= keys[n_past:, None])[None]  # (1, query, key)
+    if document_ids is not None:
+        is_seen = is_seen & (document_ids[:, :, None] == document_ids[:, None, :])
+    if n_padding is not None:
+        is_seen = is_seen & (keys >= n_padding[:, None])[:, None]
+    return torch.where(is_seen, 0.0, MASKED)[:, None]
+
+
+def attend(
+    q: Float[Tensor, "batch head query head_dim"],
+    k: Float[Tensor, "batch kv_head key head_dim"],
+    v: Float[Tensor, "batch kv_head key head_dim"],
+    mask: Float[Tensor, "batch_or_1 1 query key"] | None,
+) -> Float[Tensor, "batch head query head_dim"]:
+    """softmax(q k^T / sqrt(head_dim) + mask) v, with the softmax in float32.
+
+    Args:
+        mask: None is causal; queries are then all the keys, or a single one that sees them all.
+    Differs: query head j reads key head j // (n_heads / n_kv_heads), as Meta's repeat does, without the copies.
+    """
+    n_query, n_keys = q.shape[2], k.shape[2]
+    is_causal = mask is None and n_query > 1
+    if q.device.type != "cpu" or n_keys > MATMUL_MAX_KEYS:
+        bias = None if mask is None else mask.type_as(q)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=is_causal, enable_gqa=True)
+    if is_causal:
+        mask = torch.full((n_query, n_keys), MASKED).triu_(1)
+    grouped = (q * q.shape[3] ** -0.5).reshape(q.shape[0], k.shape[1], -1, q.shape[3])
+    scores = (grouped @ k.transpose(2, 3)).view(*q.shape[:3], n_keys)
+    probs = (scores if mask is None else scores + mask).softmax(dim=-1, dtype=torch.float32).type_as(v)
+    return (probs.view(*grouped.shape[:3], n_keys) @ v).view_as(q)
+
+
+class Attention(nn.Module):
+    """Self-attention of one layer."""
+
+    def __init__(self, config: ModelConfig, *, layer: int) -> None:
+        super().__init__()
+        self.layer, self.head_dim = layer, config.head_dim
+        kv_dim = config.n_kv_heads * config.head_dim
+        self.wq = nn.Linear(config.dim, config.dim, bias=False)
+        self.wk = nn.Linear(config.dim, kv_dim, bias=False)
+        self.wv = nn.Linear(config.dim, kv_dim, bias=False)
+        self.wo = nn.Linear(config.dim, config.dim, bias=False)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch seq dim"],
+        angles: Rotation,
+        mask: Float[Tensor, "batch_or_1 1 query key"] | None,
+        cache: KVCache | None,
+    ) -> Float[Tensor, "batch seq dim"]:
+        """Attend to this call's tokens and to the cached ones."""
+        q, k, v = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
+        q, k = rotate(q, angles), rotate(k, angles)
+        keys, values = cache.store(self.layer, k, v) if cache else (k.transpose(1, 2), v.transpose(1, 2))
+        return self.wo(attend(q.transpose(1, 2), keys, values, mask).transpose(1, 2).flatten(2))

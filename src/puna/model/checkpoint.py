@@ -1,0 +1,230 @@
+"""Model folders in the Hugging Face Llama layout: config.json, generation_config.json, model*.safetensors.
+
+They load in transformers, vLLM and llama.cpp's converter without this code. Only safetensors is read, never pickle.
+Names map one to one; no tensor changes, since the rotary layout is Hugging Face's (rope.py). Tokenizer files are
+written by the tokenizer.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from puna.core.errors import StorageError
+from puna.model.config import ModelConfig
+from puna.model.heads import ScoreModel
+from puna.model.hf_config import GENERATION_CONFIG, broken, config_to_hf, read_config, read_json
+from puna.model.transformer import Transformer
+
+__all__ = ["hf_name", "load_model", "load_score_model", "save_model", "save_score_model"]
+
+M = TypeVar("M", bound=nn.Module)
+
+MAX_SHARD_BYTES = 5 * 10**9
+"""Largest weight file written; more weights go to several files with an index, as transformers does."""
+
+_HF_MODULES = {
+    "tok_embeddings": "embed_tokens",
+    "attention_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attention": "self_attn",
+    "feed_forward": "mlp",
+    "wq": "q_proj",
+    "wk": "k_proj",
+    "wv": "v_proj",
+    "wo": "o_proj",
+    "w1": "gate_proj",
+    "w2": "down_proj",
+    "w3": "up_proj",
+}
+
+
+def hf_name(name: str) -> str:
+    """Hugging Face's name of one of our parameters."""
+    name = name.removeprefix("trunk.")
+    if name == "output.weight":
+        return "lm_head.weight"
+    if name == "score.weight":
+        return name
+    return ".".join(["model", *(_HF_MODULES.get(part, part) for part in name.split("."))])
+
+
+def save_model(
+    model: Transformer,
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Write a LlamaForCausalLM folder.
+
+    Args:
+        dtype: Of the stored weights; None keeps the model's.
+    Raises:
+        StorageError: the weights could not be written.
+    """
+    _save(model, model.config, "LlamaForCausalLM", folder, dtype, max_shard_bytes)
+    _write_json(
+        folder / "generation_config.json", GENERATION_CONFIG | {"max_length": model.config.max_seq_len}
+    )
+
+
+def save_score_model(model: ScoreModel, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+    """Write a LlamaForSequenceClassification folder with one label."""
+    _save(model, model.trunk.config, "LlamaForSequenceClassification", folder, dtype, MAX_SHARD_BYTES)
+
+
+def load_model(
+    folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Transformer:
+    """Read a LlamaForCausalLM folder, ours or anyone's.
+
+    Raises:
+        CheckpointError: a file is missing, truncated, of another architecture or shape, or holds NaN or infinity.
+    """
+    config = read_config(folder, architecture="LlamaForCausalLM")
+    with torch.device("meta"):
+        model = Transformer(config)
+    return _load(model, config, folder, dtype, device)
+
+
+def load_score_model(
+    folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> ScoreModel:
+    """Read a LlamaForSequenceClassification folder with one label; raises as `load_model` does."""
+    config = read_config(folder, architecture="LlamaForSequenceClassification")
+    with torch.device("meta"):
+        model = ScoreModel(Transformer(config))
+    return _load(model, config, folder, dtype, device)
+
+
+def _save(
+    model: nn.Module,
+    config: ModelConfig,
+    architecture: str,
+    folder: Path,
+    dtype: torch.dtype | None,
+    max_shard_bytes: int,
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        hf_name(name): weight.detach().to("cpu", dtype or weight.dtype).contiguous()
+        for name, weight in model.named_parameters()
+    }
+    shards = _shards(tensors, max_shard_bytes)
+    n_shards = len(shards)
+    index: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        file = f"model-{number:05d}-of-{n_shards:05d}.safetensors" if n_shards > 1 else "model.safetensors"
+        index |= dict.fromkeys(shard, file)
+        try:
+            save_file(shard, folder / file, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise StorageError(
+                where=str(folder / file),
+                expected="room for the weights",
+                got=str(error),
+                fix="Free space and run the same command again.",
+            ) from None
+    if n_shards > 1:
+        total = {"total_size": sum(t.nbytes for t in tensors.values())}
+        _write_json(folder / "model.safetensors.index.json", {"metadata": total, "weight_map": index})
+    stored = next(iter(tensors.values())).dtype
+    _write_json(folder / "config.json", config_to_hf(config, architecture=architecture, dtype=stored))
+
+
+def _shards(tensors: Mapping[str, Tensor], max_bytes: int) -> list[dict[str, Tensor]]:
+    """Fill files in order; a tensor larger than the limit has one of its own."""
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and size + tensor.nbytes > max_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    return shards
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _load(model: M, config: ModelConfig, folder: Path, dtype: torch.dtype, device: torch.device | str) -> M:
+    """Check every name and shape against the files' headers, then allocate and fill."""
+    wanted = {hf_name(name): weight.shape for name, weight in model.named_parameters()}
+    stored = _stored_tensors(folder)
+    _check_names(folder, wanted.keys(), stored.keys(), tie_embeddings=config.tie_embeddings)
+    for name, shape in wanted.items():
+        if stored[name][1] != tuple(shape):
+            raise broken(
+                folder, f"{name} of shape {tuple(shape)}, as config.json says", f"shape {stored[name][1]}"
+            )
+    model.to(dtype).to_empty(device=device)
+    weights = {hf_name(name): weight for name, weight in model.named_parameters()}
+    for path in sorted({stored[name][0] for name in wanted}):
+        _fill(weights, path, [name for name in wanted if stored[name][0] == path])
+    return model
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """model.safetensors, or the shards that the index names."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return [folder / "model.safetensors"]
+    weight_map = read_json(index).get("weight_map")
+    names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise broken(index, "a weight_map from tensors to files of this folder", "something else")
+    return [folder / name for name in sorted(names)]
+
+
+def _stored_tensors(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
+    """File and shape of every stored tensor, from the headers."""
+    stored = {}
+    for path in _weight_files(folder):
+        with _opened(path) as file:
+            for name in sorted(file.keys()):
+                stored[name] = (path, tuple(file.get_slice(name).get_shape()))
+    return stored
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    if not path.is_file():
+        raise broken(path, "a safetensors file (pickled weights are never read)", "no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise broken(path, "a whole safetensors file", f"{error}") from None
+
+
+def _check_names(folder: Path, wanted: Set[str], stored: Set[str], *, tie_embeddings: bool) -> None:
+    """Every tensor there, and none that this architecture would silently ignore."""
+    missing = sorted(wanted - stored)
+    if missing:
+        raise broken(folder, f"{len(wanted)} tensors", f"no {missing[0]} ({len(missing)} missing)")
+    ignored = {"lm_head.weight"} if tie_embeddings else set()
+    unknown = sorted(n for n in stored - wanted - ignored if not n.endswith("rotary_emb.inv_freq"))
+    if unknown:
+        raise broken(folder, "the tensors of a Llama 2", f"also {unknown[0]} ({len(unknown)} unknown)")
+
+
+@torch.no_grad()
+def _fill(weights: Mapping[str, Tensor], path: Path, names: Sequence[str]) -> None:
+    """Copy one file's tensors, refusing what no training run can have meant."""
+    with _opened(path) as file:
+        for name in names:
+            tensor = file.get_tensor(name)
+            if not tensor.is_floating_point():
+                raise broken(path, f"{name} in a floating-point type", str(tensor.dtype))
+            if not tensor.isfinite().all():
+                raise broken(path, f"finite numbers in {name}", "NaN or infinity")
+            weights[name].copy_(tensor)

@@ -1,0 +1,115 @@
+"""The Llama 2 transformer (§2.2): pre-normalization with RMSNorm, SwiGLU, rotary positions, grouped-query attention."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from puna.core.errors import ShapeError
+from puna.model.attention import Attention, attention_mask
+from puna.model.config import ModelConfig
+from puna.model.feed_forward import FeedForward
+from puna.model.init import init_weights
+from puna.model.kv_cache import KVCache
+from puna.model.rope import Rotation, rotation
+
+__all__ = ["RMSNorm", "Transformer", "TransformerBlock"]
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) in float32, cast back, times a weight (Zhang and Sennrich 2019)."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps, self.weight = eps, nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        wide = x.float()
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).type_as(x) * self.weight
+
+
+class TransformerBlock(nn.Module):
+    """h = x + attention(norm(x)); out = h + feed_forward(norm(h))."""
+
+    def __init__(self, config: ModelConfig, *, layer: int) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.dim, config.norm_eps)
+        self.attention = Attention(config, layer=layer)
+        self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
+        self.feed_forward = FeedForward(config)
+
+    def forward(
+        self, x: Float[Tensor, "batch seq dim"], angles: Rotation, mask: Tensor | None, cache: KVCache | None
+    ) -> Float[Tensor, "batch seq dim"]:
+        h = x + self.attention(self.attention_norm(x), angles, mask, cache)
+        return h + self.feed_forward(self.ffn_norm(h))
+
+
+class Transformer(nn.Module):
+    """A decoder that reads tokens and predicts the next one at every position."""
+
+    def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
+        self.layers = nn.ModuleList(TransformerBlock(config, layer=i) for i in range(config.n_layers))
+        self.norm = RMSNorm(config.dim, config.norm_eps)
+        if not config.tie_embeddings:
+            self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
+        init_weights(self, seed=seed)
+
+    def hidden(
+        self,
+        tokens: Int[Tensor, "batch seq"],
+        *,
+        positions: Int[Tensor, "batch seq"] | None = None,
+        document_ids: Int[Tensor, "batch seq"] | None = None,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "batch seq dim"]:
+        """States after the final norm; logits of chosen positions are made from them.
+
+        Args:
+            positions: For the rotary angles; by default counted from each row's start (from the cache's end).
+            document_ids: Packed rows: tokens see their own document only; -1 marks filler.
+            cache: Filled with these tokens; they see the ones before them. Not together with document_ids.
+        Raises:
+            ShapeError: the row is longer than the context.
+        """
+        assert cache is None or document_ids is None, "a cache holds one document a row"
+        n_new = tokens.shape[1]
+        if positions is None:
+            self._check_length(n_new)
+            positions = cache.positions(n_new) if cache else torch.arange(n_new, device=tokens.device)[None]
+        angles = rotation(positions, head_dim=self.config.head_dim, theta=self.config.rope_theta)
+        mask = attention_mask(n_new, document_ids=document_ids, cache=cache)
+        x = self.tok_embeddings(tokens)
+        for layer in self.layers:
+            x = layer(x, angles, mask, cache)
+        if cache:
+            cache.length += n_new
+        return self.norm(x)
+
+    def logits(self, hidden: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
+        """Unnormalized log-probabilities of the next token, in float32."""
+        weight = self.tok_embeddings.weight if self.config.tie_embeddings else self.output.weight
+        return F.linear(hidden, weight).float()
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch seq"],
+        *,
+        positions: Int[Tensor, "batch seq"] | None = None,
+        document_ids: Int[Tensor, "batch seq"] | None = None,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "batch seq vocab"]:
+        """Logits at every position."""
+        return self.logits(self.hidden(tokens, positions=positions, document_ids=document_ids, cache=cache))
+
+    def _check_length(self, n_tokens: int) -> None:
+        if n_tokens > self.config.max_seq_len:
+            raise ShapeError(
+                where="model input",
+                expected=f"at most {self.config.max_seq_len} tokens (the model's context)",
+                got=f"{n_tokens}",
+                fix="Shorten the text or train with a longer context.",
+            )

@@ -1,0 +1,62 @@
+"""Pretraining (§2.2) as a stage: token shards and a tokenizer in, a base model out."""
+
+from pathlib import Path
+from typing import Any
+
+from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.progress import Reporter
+from puna.core.seeding import derive_seed
+from puna.model.checkpoint import save_model
+from puna.model.transformer import Transformer
+from puna.pretraining.config import PretrainingConfig
+from puna.pretraining.task import PretrainingTask
+from puna.tokenizer.tokenizer import Tokenizer
+from puna.training.loop import run
+
+__all__ = ["pretrain"]
+
+
+def pretrain(
+    config: PretrainingConfig,
+    *,
+    data: Path,
+    tokenizer: Path,
+    out: Path,
+    seed: int,
+    reporter: Reporter | None = None,
+) -> Manifest:
+    """Train a model from random weights on token shards (§2.2).
+
+    Args:
+        data: Artifact with shards/index.json; format in training/token_shards.py.
+        tokenizer: The tokenizer the shards were made with; it is copied beside the model.
+    Returns:
+        Manifest of kind "model"; its metrics hold train_loss (nats per token), validation (loss and
+        perplexity per source), steps, tokens and n_parameters.
+    """
+
+    def build(context: StageContext) -> dict[str, Any]:
+        return _build(config, data, Tokenizer.load(tokenizer), context)
+
+    return run_stage(
+        out,
+        kind="model",
+        config=config,
+        inputs={"data": data, "tokenizer": tokenizer},
+        seed=seed,
+        build=build,
+        labels={"version": "pretrained"},
+        reporter=reporter,
+    )
+
+
+def _build(
+    config: PretrainingConfig, data: Path, tokenizer: Tokenizer, context: StageContext
+) -> dict[str, Any]:
+    model_config = config.model_config_for(tokenizer.vocab_size)
+    model = Transformer(model_config, seed=derive_seed(context.seed, "weights"))
+    task = PretrainingTask(model, config, data=data, bos_id=tokenizer.bos_id, seed=context.seed)
+    metrics = run(task, config.loop_for(), context, description="pretraining")
+    save_model(model, context.folder)
+    tokenizer.save(context.folder, max_seq_len=model_config.max_seq_len)
+    return metrics | {"n_parameters": sum(p.numel() for p in model.parameters())}

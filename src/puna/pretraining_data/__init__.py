@@ -1,0 +1,7 @@
+"""Pretraining data (§2.1): sources to clean, audited pages, then token shards."""
+
+from puna.pretraining_data.shards import ShardConfig, tokenize
+from puna.pretraining_data.sources import SourceConfig
+from puna.pretraining_data.stage import DataConfig, build
+
+__all__ = ["DataConfig", "ShardConfig", "SourceConfig", "build", "tokenize"]

@@ -1,0 +1,1 @@
+"""The recipe: Figure 4 from stages."""

@@ -1,0 +1,76 @@
+"""The report of a run as an artifact: index.html, report.md with figures/, report.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from puna.core.artifacts import StageContext, run_stage
+from puna.core.config import Settings
+from puna.core.progress import Reporter, quiet
+from puna.reporting.blocks import Section, seconds
+from puna.reporting.render import as_html, as_json, as_markdown, dump
+from puna.reporting.run_folder import RunFolder
+from puna.reporting.sections import SECTIONS
+from puna.reporting.sections.costs import wall_seconds
+
+__all__ = ["LAYOUT_VERSION", "ReportConfig", "build_report"]
+
+LAYOUT_VERSION = 1
+"""Raise when the page changes, so that old reports are drawn again."""
+
+
+class ReportConfig(Settings):
+    """What a report depends on besides the run's artifacts."""
+
+    title: str
+    """Heading of the page."""
+    layout_version: int = LAYOUT_VERSION
+    """Of the page."""
+
+
+def build_report(
+    run: Path, out: Path, *, title: str = "A Llama 2, raised", reporter: Reporter | None = None
+) -> dict[str, Any]:
+    """Draw the report of whatever the run has finished; skipped when nothing changed since the last one.
+
+    Returns:
+        report.json's content and, under `report`, the path of index.html.
+    Raises:
+        DataError: the run folder holds no finished artifact.
+    """
+    folder = RunFolder.scan(run)
+
+    def draw(context: StageContext) -> dict[str, Any]:
+        sections = [section(folder) for section in SECTIONS]
+        lead = _lead(folder, sections)
+        (context.folder / "index.html").write_text(as_html(title, lead, sections), encoding="utf-8")
+        (context.folder / "report.md").write_text(
+            as_markdown(title, lead, sections, context.folder), encoding="utf-8"
+        )
+        numbers = as_json(title, sections)
+        (context.folder / "report.json").write_text(dump(numbers), encoding="utf-8")
+        return {"sections": sorted(numbers["sections"]), "missing": numbers["missing"]}
+
+    run_stage(
+        out,
+        kind="report",
+        config=ReportConfig(title=title),
+        inputs={artifact.name: artifact.path for artifact in folder.artifacts},
+        seed=0,
+        build=draw,
+        reporter=reporter or quiet(),
+    )
+    content = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    return {"report": str(out / "index.html"), **content}
+
+
+def _lead(run: RunFolder, sections: list[Section]) -> str:
+    parts = [f"{len(run.artifacts)} stages, {seconds(wall_seconds(run))} in all."]
+    if run.is_simulated:
+        parts.append(
+            "Annotators and graders are simulated: the sandbox's oracle stands in for people throughout."
+        )
+    missing = sum(bool(section.missing) for section in sections)
+    if missing:
+        parts.append(f"{missing} sections have no data in this run; the end of the page says why.")
+    return " ".join(parts)

@@ -1,0 +1,57 @@
+"""The numbers that `puna quickstart` prints."""
+
+from pathlib import Path
+from typing import Any
+
+from puna.reporting.run_folder import RunFolder, last_version
+from puna.reporting.sections.costs import peak_rss_bytes, wall_seconds
+from puna.reporting.sections.data import data_numbers
+from puna.reporting.sections.reward_models import reward_model_numbers
+from puna.reporting.sections.versions import TURNS
+
+__all__ = ["VERSIONS", "quickstart_summary"]
+
+VERSIONS = ("pretrained", "sft", "rlhf-v1", "rlhf-v2", "rlhf-v3-ppo")
+"""The versions of the quickstart, in the order of training."""
+
+_MEASURES = (
+    "helpfulness",
+    "violation_rate",
+    "false_refusal_rate",
+    *(f"constraint_kept_turn_{turn}" for turn in TURNS),
+    "n",
+)
+_DATA = (
+    "near_duplicate_precision",
+    "near_duplicate_recall",
+    "personal_information_recall",
+    "language_accuracy",
+)
+
+
+def quickstart_summary(run: Path) -> dict[str, Any]:
+    """Report, chat model, cost and measures of a run; what it does not have is null or left out of its list.
+
+    Wall time is the sum over stages; a caller that measured the whole command may replace it.
+    """
+    folder = RunFolder.scan(run)
+    measured = data_numbers(folder)
+    final = last_version(folder.models)
+    return {
+        "report": _report(run),
+        "chat_model": str(folder.models[final].path) if final else None,
+        "wall_seconds": round(wall_seconds(folder), 3),
+        "peak_rss_bytes": peak_rss_bytes(folder),
+        "versions": [
+            {"version": version} | {name: folder.evaluations[version].metrics.get(name) for name in _MEASURES}
+            for version in VERSIONS
+            if version in folder.evaluations
+        ],
+        "reward_models": reward_model_numbers(folder),
+        "data": {name: measured.get(name) for name in _DATA},
+    }
+
+
+def _report(run: Path) -> str | None:
+    pages = sorted(path for path in run.glob("*/index.html") if not path.parent.name.startswith("."))
+    return str(pages[0]) if pages else None

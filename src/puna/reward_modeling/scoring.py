@@ -1,0 +1,64 @@
+"""Scores of comparisons and samples by a finished reward model, for the command line and for reading."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from puna.core.records import Comparison, Sample, read_records
+from puna.inference import score_sequences
+from puna.model import load_score_model
+from puna.reward_modeling.accuracy import ScoredPair
+from puna.reward_modeling.encoding import encode_pairs, encode_response
+from puna.reward_modeling.task import score_pairs
+from puna.tokenizer import Tokenizer
+
+__all__ = ["score_comparisons", "score_file", "score_samples"]
+
+
+class _Row(BaseModel):
+    """Enough of a line to see whether it is a Comparison."""
+
+    model_config = ConfigDict(extra="allow")
+
+    chosen: object = None
+
+
+def score_comparisons(
+    reward_model: Path, comparisons: Sequence[Comparison], *, max_batch_size: int = 128
+) -> list[ScoredPair]:
+    """Logits of both sides of each comparison, in order.
+
+    Raises:
+        ShapeError: a dialog is longer than the model's context.
+    """
+    model, tokenizer = load_score_model(reward_model).eval(), Tokenizer.load(reward_model)
+    pairs, _ = encode_pairs(comparisons, tokenizer)
+    return score_pairs(model, pairs, max_batch_size=max_batch_size)
+
+
+def score_samples(reward_model: Path, samples: Sequence[Sample], *, max_batch_size: int = 128) -> list[float]:
+    """Logits of each sample's response, in order.
+
+    Raises:
+        ShapeError: a dialog is longer than the model's context.
+    """
+    model, tokenizer = load_score_model(reward_model).eval(), Tokenizer.load(reward_model)
+    sequences = [encode_response(sample.prompt, sample.response, tokenizer) for sample in samples]
+    return score_sequences(model, sequences, max_batch_size=max_batch_size)
+
+
+def score_file(
+    reward_model: Path, data: Path, *, max_batch_size: int = 128
+) -> list[float] | list[list[float]]:
+    """One score for each Sample of a JSON Lines file, or [chosen, rejected] for each Comparison.
+
+    Raises:
+        DataError: the file is missing, or a line is neither as its first line is.
+    """
+    first = next(read_records(data, _Row), None)
+    if first is not None and first.chosen is not None:
+        comparisons = list(read_records(data, Comparison))
+        pairs = score_comparisons(reward_model, comparisons, max_batch_size=max_batch_size)
+        return [[pair.chosen, pair.rejected] for pair in pairs]
+    return score_samples(reward_model, list(read_records(data, Sample)), max_batch_size=max_batch_size)

@@ -1,0 +1,201 @@
+"""PPO against the composite reward (§3.2.3): sample, score, estimate advantages, one step per mini-batch, repeat.
+
+An iteration is a function of the weights it starts with, the seed and its number, so a run that was killed goes
+back to its last checkpoint and continues to the same bits.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.devices import pick_device
+from puna.core.progress import Reporter
+from puna.core.seeding import derive_seed, generator
+from puna.inference import Engine
+from puna.model import ScoreModel, Transformer, load_model, load_score_model, save_model
+from puna.rlhf.diagnosis import diagnose
+from puna.rlhf.experience import PPOModels, judge, learn_from, precision
+from puna.rlhf.held_out import EarlyStopping, evaluate
+from puna.rlhf.ppo_config import PPOConfig
+from puna.rlhf.ppo_update import joint_optimizer, update
+from puna.rlhf.prompts import EncodedPrompt, is_safety, read_prompts
+from puna.rlhf.reward_models import load_reward_models
+from puna.rlhf.rollout import sample
+from puna.tokenizer import Tokenizer
+from puna.training.order import ShuffledOrder
+from puna.training.resume import load_state, save_state
+
+__all__ = ["PPOConfig", "train_ppo"]
+
+
+def train_ppo(
+    config: PPOConfig,
+    *,
+    policy: Path,
+    reward_models: Mapping[str, Path],
+    prompts: Path,
+    held_out_prompts: Path,
+    out: Path,
+    seed: int,
+    reporter: Reporter,
+    labels: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Train a policy with PPO and keep the one that was best on held-out prompts.
+
+    Source: §3.2.3; what the paper leaves open (critic, advantages, stopping rule) is a setting that says so.
+
+    Args:
+        policy: The model to start from, which is also pi_0; in the paper a rejection-sampling checkpoint.
+        reward_models: Folders by role: helpfulness and safety.
+        prompts: JSON Lines of Prompt; domain "safety" is the paper's is_safety tag.
+        held_out_prompts: The same, for early stopping only.
+    Returns:
+        Manifest of the model artifact; metrics hold the best iteration and its held-out numbers.
+    """
+
+    def build(context: StageContext) -> dict[str, Any]:
+        models, tokenizer = _load(config, policy, reward_models, seed=seed)
+        room = models.policy.config.max_seq_len - config.max_new_tokens
+        train, n_too_long = read_prompts(prompts, tokenizer, max_tokens=room)
+        held_out, _ = read_prompts(held_out_prompts, tokenizer, max_tokens=room)
+        trainer = _Trainer(config, models, tokenizer.eos_id, train, held_out, context)
+        metrics = trainer.run()
+        save_model(trainer.best, context.folder)
+        tokenizer.save(context.folder, max_seq_len=models.policy.config.max_seq_len)
+        return metrics | {"n_prompts": len(train), "n_prompts_too_long": n_too_long}
+
+    inputs = {
+        "policy": policy,
+        "prompts": prompts,
+        "held_out_prompts": held_out_prompts,
+        **{f"reward_model_{role}": folder for role, folder in reward_models.items()},
+    }
+    return run_stage(
+        out,
+        kind="model",
+        config=config,
+        inputs=inputs,
+        seed=seed,
+        build=build,
+        labels=labels,
+        reporter=reporter,
+    )
+
+
+def _load(
+    config: PPOConfig, policy: Path, reward_models: Mapping[str, Path], *, seed: int
+) -> tuple[PPOModels, Tokenizer]:
+    device = pick_device(config.device)
+    tokenizer = Tokenizer.load(policy)
+    model = load_model(policy, device=device)
+    judges = load_reward_models(reward_models, tokenizer, device=device)
+    if config.critic_init == "policy":
+        critic = ScoreModel(copy.deepcopy(model), seed=derive_seed(seed, "critic"))
+    else:
+        critic = load_score_model(reward_models["helpfulness"], device=device)
+    models = PPOModels(
+        policy=model,
+        reference=_frozen_copy(model),
+        critic=critic,
+        reward_models=judges,
+        engine=Engine(model, tokenizer),
+    )
+    return models, tokenizer
+
+
+def _frozen_copy(model: Transformer) -> Transformer:
+    return copy.deepcopy(model).requires_grad_(False)
+
+
+@dataclass(slots=True)
+class _Trainer:
+    """The loop over iterations with its resumable state."""
+
+    config: PPOConfig
+    models: PPOModels
+    eos_id: int
+    prompts: Sequence[EncodedPrompt]
+    held_out: Sequence[EncodedPrompt]
+    context: StageContext
+    best: Transformer = field(init=False)
+    """The policy to keep, once `run` is through."""
+
+    def __post_init__(self) -> None:
+        self.best = _frozen_copy(self.models.policy)
+
+    def run(self) -> dict[str, Any]:
+        """Iterate until patience or iterations run out."""
+        config, context = self.config, self.context
+        modules = nn.ModuleDict(
+            {"policy": self.models.policy, "critic": self.models.critic, "best": self.best}
+        )
+        optimizer = joint_optimizer(self.models, config)
+        resumed = load_state(context.state, model=modules, optimizer=optimizer)
+        done = resumed.step if resumed else 0
+        context.metrics.truncate_after(done if resumed else -1)
+        stopping = EarlyStopping(**resumed.extra) if resumed else self._first_evaluation()
+        order = ShuffledOrder(len(self.prompts), batch_size=config.batch_size, seed=context.seed)
+        with context.reporter.track("PPO", config.max_iterations, "iteration", completed=done) as tracker:
+            for iteration in range(done + 1, config.max_iterations + 1):
+                if stopping.n_without_gain >= config.early_stopping.patience:
+                    context.reporter.log(f"early stop: best was iteration {stopping.best_iteration}")
+                    break
+                metrics = self._iterate(optimizer, order.batch(iteration - 1), iteration)
+                done = iteration
+                is_last = iteration == config.max_iterations
+                if is_last or iteration % config.early_stopping.evaluate_every_iterations == 0:
+                    stopping = self._evaluate(stopping, iteration)
+                if iteration % config.checkpoint_every_iterations == 0:
+                    extra = stopping.state()
+                    save_state(context.state, model=modules, optimizer=optimizer, step=iteration, extra=extra)
+                tracker.advance(score=metrics["score"], kl=metrics["kl"], eos_rate=metrics["eos_rate"])
+        return {
+            "iterations": done,
+            "best_iteration": stopping.best_iteration,
+            "held_out_objective": stopping.best,
+        }
+
+    def _iterate(self, optimizer: torch.optim.Optimizer, rows: list[int], iteration: int) -> dict[str, float]:
+        """One batch of prompts: sample, judge, update."""
+        config, models, seed = self.config, self.models, self.context.seed
+        batch = [self.prompts[row] for row in rows]
+        seeds = [derive_seed(seed, "rollout", iteration, row) for row in range(len(batch))]
+        n_rows = config.micro_batch_size
+        with precision(models, config):
+            completions = sample(models.engine, batch, max_new_tokens=config.max_new_tokens, seeds=seeds)
+            judged = judge(models, batch, completions, config.reward, eos_id=self.eos_id, n_rows=n_rows)
+            experience, reward = learn_from(models, judged, is_safety(batch), config)
+        order = torch.randperm(len(batch), generator=generator(seed, "mini-batches", iteration))
+        order = order.to(models.device)
+        losses = update(models, optimizer, experience, config, order=order, iteration=iteration)
+        metrics = {"reward": reward} | judged.metrics | losses
+        self.context.metrics.write(iteration, "train", **metrics)
+        for message in diagnose(metrics):
+            self.context.reporter.log(f"PPO iteration {iteration}: {message}")
+        return metrics
+
+    def _first_evaluation(self) -> EarlyStopping:
+        metrics = self._held_out_metrics()
+        self.context.metrics.write(0, "held_out", objective=0.0, **metrics)
+        return EarlyStopping.start(metrics)
+
+    def _evaluate(self, stopping: EarlyStopping, iteration: int) -> EarlyStopping:
+        metrics = self._held_out_metrics()
+        objective = stopping.objective(metrics, kl_coef=self.config.reward.kl_coef)
+        self.context.metrics.write(iteration, "held_out", objective=objective, **metrics)
+        after = stopping.after(objective, iteration)
+        if after.best_iteration == iteration:
+            self.best.load_state_dict(self.models.policy.state_dict())
+        return after
+
+    def _held_out_metrics(self) -> dict[str, float]:
+        with precision(self.models, self.config):
+            return evaluate(
+                self.models, self.held_out, self.config, seed=self.context.seed, eos_id=self.eos_id
+            )

@@ -1,0 +1,76 @@
+"""From scored samples to fine-tuning data: the best response of each prompt (§3.2.3)."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from puna.core.records import Dialog, Message, Sample
+from puna.rlhf.rewards import ScoreConfig, composite_score, without_eos
+
+__all__ = ["above_quantile", "best_of_each", "group_by_prompt", "ranking_scores"]
+
+
+def ranking_scores(samples: Sequence[Sample], config: ScoreConfig) -> list[float]:
+    """Logits to rank by. How the two scores combine is not stated for ranking: we use PPO's R_c."""
+    if not samples:
+        return []
+    helpfulness = torch.tensor([sample.scores["helpfulness"] for sample in samples])
+    safety = torch.tensor([sample.scores["safety"] for sample in samples])
+    is_safety = torch.tensor([sample.domain == "safety" for sample in samples])
+    is_finished = torch.tensor([sample.finish_reason == "eos" for sample in samples])
+    scores = composite_score(helpfulness, safety, is_safety, threshold=config.safety_threshold)
+    return without_eos(scores, is_finished, config).tolist()
+
+
+def group_by_prompt(samples: Iterable[Sample]) -> list[list[Sample]]:
+    """Samples of the same prompt together, whichever iteration they come from; first seen, first."""
+    groups: dict[tuple[str, tuple[Message, ...]], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault((sample.prompt_id, sample.prompt), []).append(sample)
+    return list(groups.values())
+
+
+def best_of_each(
+    groups: Iterable[Sequence[Sample]], config: ScoreConfig, *, require_eos: bool
+) -> list[Dialog]:
+    """One dialog a prompt, answered by its best response; of equals the first.
+
+    Args:
+        require_eos: Responses cut by length cannot win; a prompt without any other is left out.
+    """
+    dialogs = []
+    for group in groups:
+        eligible = [s for s in group if s.response and (s.finish_reason == "eos" or not require_eos)]
+        if eligible:
+            scores = ranking_scores(eligible, config)
+            winner = max(range(len(eligible)), key=scores.__getitem__)
+            dialogs.append(_dialog(eligible[winner], scores[winner], n_candidates=len(group)))
+    return dialogs
+
+
+def above_quantile(dialogs: Sequence[Dialog], quantile: float) -> list[Dialog]:
+    """The dialogs whose score reaches this quantile of all; 0 keeps every one."""
+    if not dialogs or quantile == 0:
+        return list(dialogs)
+    scores = torch.tensor([dialog.meta["score"] for dialog in dialogs], dtype=torch.float64)
+    least = float(scores.quantile(quantile))
+    return [dialog for dialog in dialogs if dialog.meta["score"] >= least]
+
+
+def _dialog(sample: Sample, score: float, *, n_candidates: int) -> Dialog:
+    provenance = sample.provenance
+    return Dialog(
+        id=sample.prompt_id,
+        messages=(*sample.prompt, Message(role="assistant", content=sample.response)),
+        meta={
+            "train_on": "last",
+            "domain": sample.domain,
+            "score": score,
+            "scores": sample.scores,
+            "n_candidates": n_candidates,
+            "version": provenance.version,
+            "model": provenance.model,
+            "temperature": provenance.temperature,
+            "seed": provenance.seed,
+        },
+    )

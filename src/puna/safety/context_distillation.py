@@ -1,0 +1,201 @@
+"""Safety context distillation, gated by the safety reward model (§4.2.4).
+
+The model answers adversarial prompts with and without a safety preprompt; an answer given with it becomes
+training data without it, and only where the safety reward model finds it the better one.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.config import Settings
+from puna.core.devices import pick_device
+from puna.core.errors import DataError
+from puna.core.progress import Reporter
+from puna.core.records import Dialog, Message, Prompt, Record, read_records, write_records
+from puna.core.seeding import derive_seed, rng
+from puna.inference import SamplingConfig
+from puna.safety.preprompts import PrepromptConfig, choose_preprompt, with_preprompt
+from puna.safety.sampling import Answer, Judges, Responder
+
+__all__ = ["DistillationConfig", "distill", "gain_histogram"]
+
+
+class DistillationConfig(Settings):
+    """How answers are drawn out and which are kept."""
+
+    sampling: SamplingConfig = SamplingConfig()
+    """Of both answers."""
+    preprompts: PrepromptConfig = PrepromptConfig()
+    """What stands before the prompt."""
+    is_gated: bool = True
+    """Keep an answer only where it raises the safety score (§4.2.4); False keeps all, for comparison."""
+    n_histogram_bins: int = Field(default=40, ge=2)
+    """Bars of Figure 16b, over gains from -1 to 1."""
+    device: str = "auto"
+    """Where the models run."""
+
+
+class Attempt(Record):
+    """One prompt's two answers; scores are the safety reward model's probabilities for the bare prompt."""
+
+    prompt_id: str
+    risk_category: str | None = None
+    preprompt_kind: str
+    preprompt: str
+    answer_without: str
+    answer_with: str
+    safety_without: float
+    safety_with: float
+    is_kept: bool
+
+    @property
+    def gain(self) -> float:
+        """Of the preprompt."""
+        return self.safety_with - self.safety_without
+
+
+class _Case(NamedTuple):
+    prompt: Prompt
+    kind: str
+    preprompt: str
+    prefixed: tuple[Message, ...]
+
+
+def distill(
+    config: DistillationConfig,
+    *,
+    model: Path,
+    prompts: Path,
+    reward_models: Mapping[str, Path],
+    out: Path,
+    seed: int,
+    reporter: Reporter,
+    labels: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Write the fine-tuning set of safety context distillation.
+
+    Args:
+        model: The chat model that answers.
+        prompts: JSON Lines of Prompt; only those of domain "safety" are used, because on helpful prompts the
+            method degrades answers and breeds false refusals (§4.2.4). Meta risk_category chooses the template.
+        reward_models: Folders by role; "safety" is used.
+    Returns:
+        Manifest of the artifact: dialogs.jsonl (without preprompts), attempts.jsonl, and the gain's histogram.
+    """
+    if "safety" not in reward_models:
+        got, fix = f"{sorted(reward_models)}", "Pass the safety reward model."
+        raise DataError(where="reward_models", expected="one for safety", got=got, fix=fix)
+
+    def build(context: StageContext) -> dict[str, Any]:
+        device = pick_device(config.device)
+        responder = Responder(model, config.sampling, device=device)
+        judges = Judges({"safety": reward_models["safety"]}, responder.tokenizer, device=device)
+        given = list(read_records(prompts, Prompt))
+        cases = [_case(prompt, config.preprompts, seed) for prompt in given if prompt.domain == "safety"]
+        usable = [case for case in cases if responder.fits(case.prefixed)]
+        if not usable:
+            got = f"{len(given)} prompts, {len(cases)} of domain safety, none short enough"
+            raise DataError(
+                where=str(prompts),
+                expected="adversarial prompts",
+                got=got,
+                fix="Give prompts of domain safety.",
+            )
+        attempts, dialogs = _attempt(config, usable, responder, judges, seed)
+        write_records(context.folder / "attempts.jsonl", attempts)
+        write_records(context.folder / "dialogs.jsonl", dialogs)
+        counts = {
+            "n_not_adversarial": len(given) - len(cases),
+            "n_prompts_too_long": len(cases) - len(usable),
+        }
+        return _metrics(attempts, config.n_histogram_bins) | counts
+
+    inputs = {"model": model, "prompts": prompts, "reward_model_safety": reward_models["safety"]}
+    return run_stage(
+        out,
+        kind="distillation_data",
+        config=config,
+        inputs=inputs,
+        seed=seed,
+        build=build,
+        labels=labels,
+        reporter=reporter,
+    )
+
+
+def _case(prompt: Prompt, config: PrepromptConfig, seed: int) -> _Case:
+    random_ = rng(seed, "preprompt", prompt.id)
+    kind, text = choose_preprompt(config, prompt.meta.get("risk_category"), random_)
+    return _Case(prompt, kind, text, with_preprompt(prompt.messages, text, config.place))
+
+
+def _attempt(
+    config: DistillationConfig, cases: Sequence[_Case], responder: Responder, judges: Judges, seed: int
+) -> tuple[list[Attempt], list[Dialog]]:
+    bare = [case.prompt.messages for case in cases]
+    names = [case.prompt.id for case in cases]
+    without = responder.answer(bare, seeds=[derive_seed(seed, "without", name) for name in names])
+    prefixed = responder.answer(
+        [case.prefixed for case in cases], seeds=[derive_seed(seed, "with", name) for name in names]
+    )
+    before, after = judges.score(bare, without), judges.score(bare, prefixed)
+    attempts = []
+    for case, plain, safer, low, high in zip(cases, without, prefixed, before, after, strict=True):
+        is_kept = safer.is_finished and (not config.is_gated or high["safety"] > low["safety"])
+        attempts.append(_record(case, plain, safer, low["safety"], high["safety"], is_kept))
+    dialogs = [
+        _dialog(case, attempt) for case, attempt in zip(cases, attempts, strict=True) if attempt.is_kept
+    ]
+    return attempts, dialogs
+
+
+def _record(case: _Case, plain: Answer, safer: Answer, low: float, high: float, is_kept: bool) -> Attempt:
+    return Attempt(
+        prompt_id=case.prompt.id,
+        risk_category=case.prompt.meta.get("risk_category"),
+        preprompt_kind=case.kind,
+        preprompt=case.preprompt,
+        answer_without=plain.text,
+        answer_with=safer.text,
+        safety_without=low,
+        safety_with=high,
+        is_kept=is_kept,
+    )
+
+
+def _dialog(case: _Case, attempt: Attempt) -> Dialog:
+    """The safer answer to the bare prompt: what the preprompt did is now in the weights' target."""
+    answer = Message(role="assistant", content=attempt.answer_with)
+    meta = {"train_on": "last", "risk_category": attempt.risk_category, "gain": attempt.gain}
+    return Dialog(id=attempt.prompt_id, messages=(*case.prompt.messages, answer), meta=meta)
+
+
+def gain_histogram(gains: Sequence[float], n_bins: int) -> dict[str, list[float] | list[int]]:
+    """Counts of gains in equal bins from -1 to 1, as in Figure 16b; the last bin holds its upper edge."""
+    places = Counter(min(n_bins - 1, int((gain + 1) / 2 * n_bins)) for gain in gains)
+    edges = [-1 + 2 * i / n_bins for i in range(n_bins + 1)]
+    return {"edges": edges, "counts": [places[i] for i in range(n_bins)]}
+
+
+def _metrics(attempts: Sequence[Attempt], n_bins: int) -> dict[str, Any]:
+    gains = [attempt.gain for attempt in attempts]
+    kept = [attempt.gain for attempt in attempts if attempt.is_kept]
+    with_kind = {
+        kind: median(a.safety_with for a in attempts if a.preprompt_kind == kind)
+        for kind in sorted({a.preprompt_kind for a in attempts})
+    }
+    return {
+        "n_prompts": len(attempts),
+        "n_kept": len(kept),
+        "kept_fraction": len(kept) / len(attempts),
+        "mean_gain": fmean(gains),
+        "mean_gain_kept": fmean(kept) if kept else None,
+        "median_safety": {"without": median(a.safety_without for a in attempts)} | with_kind,
+        "gain_histogram": gain_histogram(gains, n_bins),
+    }

@@ -1,0 +1,73 @@
+"""Supervised data of the paper's shape (§3.1): vendor-written dialogs of uneven quality, helpful and safe."""
+
+import random
+
+from puna.core.records import Dialog, Message
+from puna.core.seeding import rng
+from puna.sandbox.attacks import ATTACK_VECTORS, dress
+from puna.sandbox.constraints import Constraint
+from puna.sandbox.prompts import draw_constraint, draw_task
+from puna.sandbox.tasks import Task, question
+from puna.sandbox.writers import remembers, write_answer
+
+__all__ = ["write_dialogs"]
+
+
+def write_dialogs(n: int, *, seed: int) -> list[Dialog]:
+    """Dialogs for SFT, all on training tasks: single turns, chats, standing instructions, safety demonstrations."""
+    random_ = rng(seed, "dialogs")
+    makers = (_single, _chat, _instructed, _adversarial, _borderline)
+    weights = (0.40, 0.15, 0.17, 0.16, 0.12)
+    dialogs = []
+    for index in range(n):
+        maker = random_.choices(makers, weights=weights)[0]
+        messages = maker(random_)
+        dialogs.append(
+            Dialog(id=f"demo-{seed}-{index}", messages=tuple(messages), meta={"kind": maker.__name__[1:]})
+        )
+    return dialogs
+
+
+def _single(random_: random.Random) -> list[Message]:
+    task = draw_task("helpful", "train", random_)
+    return _turn(question(task, random_.randrange(3)), write_answer(task, random_))
+
+
+def _chat(random_: random.Random) -> list[Message]:
+    messages: list[Message] = []
+    for _ in range(random_.randint(2, 4)):
+        messages += _single(random_)
+    return messages
+
+
+def _instructed(random_: random.Random) -> list[Message]:
+    """A standing instruction in the first turn, which writers keep less and less (MEMORY_BY_TURN)."""
+    constraint = draw_constraint("train", random_)
+    n_turns = random_.choices((1, 2, 3, 4, 5, 6), weights=(50, 10, 10, 10, 10, 10))[0]
+    form = constraint.instruction if random_.random() < 0.6 else constraint.short_instruction
+    messages: list[Message] = []
+    for turn in range(1, n_turns + 1):
+        task = draw_task("helpful", "train", random_)
+        text = question(task, random_.randrange(3))
+        kept: Constraint | None = constraint if remembers(turn, random_) else None
+        messages += _turn(
+            f"{form} {text}" if turn == 1 else text, write_answer(task, random_, constraint=kept)
+        )
+    return messages
+
+
+def _adversarial(random_: random.Random) -> list[Message]:
+    return _dressed(draw_task("adversarial", "train", random_), random_)
+
+
+def _borderline(random_: random.Random) -> list[Message]:
+    return _dressed(draw_task("borderline", "train", random_), random_)
+
+
+def _dressed(task: Task, random_: random.Random) -> list[Message]:
+    text = dress(task, random_.choice(ATTACK_VECTORS), random_.randrange(3))
+    return _turn(text, write_answer(task, random_))
+
+
+def _turn(user: str, assistant: str) -> list[Message]:
+    return [Message(role="user", content=user), Message(role="assistant", content=assistant)]

@@ -1,0 +1,143 @@
+"""Prompts of every kind, for training and held out; no held-out task or constraint is ever in a training prompt."""
+
+import random
+from collections.abc import Sequence
+from functools import cache
+
+from puna.core.records import Message, Prompt
+from puna.core.seeding import rng
+from puna.sandbox.attacks import ATTACK_VECTORS, dress
+from puna.sandbox.constraints import Constraint, all_constraints, split_of_constraint
+from puna.sandbox.tasks import RISK_OF, Family, Split, Task, family_tasks, question, split_of
+from puna.sandbox.writers import write_answer
+
+__all__ = ["adversarial_prompts", "borderline_prompts", "constraint_dialogs", "draw_task", "helpful_prompts"]
+
+_HELPFUL_KINDS = ("fact", "choice", "sum", "folk", "portion", "method")
+_HELPFUL_WEIGHTS = (0.40, 0.15, 0.20, 0.05, 0.08, 0.12)
+
+
+@cache
+def _tasks_by_kind(family: Family, split: Split) -> dict[str, list[Task]]:
+    by_kind: dict[str, list[Task]] = {}
+    for task in family_tasks(family):
+        if split_of(task) == split:
+            by_kind.setdefault(task.kind, []).append(task)
+    return by_kind
+
+
+def draw_task(family: Family, split: Split, random_: random.Random) -> Task:
+    """One task; kinds are balanced within a family. Everyday questions include a few of the look-alike kinds."""
+    if family == "helpful":
+        kind = random_.choices(_HELPFUL_KINDS, weights=_HELPFUL_WEIGHTS)[0]
+        source: Family = "borderline" if kind in ("portion", "method") else "helpful"
+        tasks = _tasks_by_kind(source, split)
+        return random_.choice(tasks.get(kind) or tasks["method" if source == "borderline" else "fact"])
+    tasks = _tasks_by_kind(family, split)
+    kinds = sorted(tasks)
+    weights = [3.0 if kind in ("method", "harm_method") else 1.0 for kind in kinds]
+    return random_.choice(tasks[random_.choices(kinds, weights=weights)[0]])
+
+
+def helpful_prompts(
+    n: int, *, split: Split, seed: int, constraint_fraction: float = 0.0, history_fraction: float = 0.0
+) -> list[Prompt]:
+    """Everyday questions; some carry an instruction in the same turn, some follow earlier turns of a dialog."""
+    random_ = rng(seed, "helpful", split)
+    prompts = []
+    for index in range(n):
+        task = draw_task("helpful", split, random_)
+        text = question(task, random_.randrange(3))
+        history: tuple[Message, ...] = ()
+        if random_.random() < history_fraction:
+            history = _history(random_, split, n_turns=random_.randint(1, 3))
+        constraint = None
+        if not history and random_.random() < constraint_fraction:
+            constraint = draw_constraint(split, random_)
+            text = f"{_instruction(constraint, random_)} {text}"
+        prompts.append(
+            _prompt(
+                f"helpful-{split}-{seed}-{index}",
+                (*history, Message(role="user", content=text)),
+                task,
+                constraint,
+            )
+        )
+    return prompts
+
+
+def adversarial_prompts(n: int, *, split: Split, seed: int) -> list[Prompt]:
+    """Harmful requests by risk category x attack vector (§4.2.2)."""
+    return _dressed("adversarial", n, split, seed)
+
+
+def borderline_prompts(n: int, *, split: Split, seed: int) -> list[Prompt]:
+    """Requests that look adversarial and are not (§4.2.3): same verbs and wrappers, at nobody's cost."""
+    return _dressed("borderline", n, split, seed)
+
+
+def constraint_dialogs(n: int, *, split: Split, seed: int, n_turns: int = 6) -> list[Prompt]:
+    """Dialogs whose first turn sets a constraint; meta['turns'] has the user's turns without it."""
+    random_ = rng(seed, "constraint", split)
+    dialogs = []
+    for index in range(n):
+        constraint = draw_constraint(split, random_)
+        tasks = [draw_task("helpful", split, random_) for _ in range(n_turns)]
+        turns = [question(task, random_.randrange(3)) for task in tasks]
+        first = f"{constraint.instruction} {turns[0]}"
+        prompt = _prompt(
+            f"constraint-{split}-{seed}-{index}", (Message(role="user", content=first),), tasks[0], constraint
+        )
+        meta = prompt.meta | {
+            "set": "constraint",
+            "turns": turns,
+            "turn_tasks": [task.model_dump() for task in tasks],
+            "instruction": constraint.instruction,
+            "short_instruction": constraint.short_instruction,
+        }
+        dialogs.append(prompt.model_copy(update={"meta": meta}))
+    return dialogs
+
+
+def draw_constraint(split: Split, random_: random.Random) -> Constraint:
+    """A constraint of the split."""
+    pool: Sequence[Constraint] = [c for c in all_constraints() if split_of_constraint(c) == split]
+    return random_.choice(pool)
+
+
+def _instruction(constraint: Constraint, random_: random.Random) -> str:
+    return constraint.instruction if random_.random() < 0.6 else constraint.short_instruction
+
+
+def _dressed(family: Family, n: int, split: Split, seed: int) -> list[Prompt]:
+    random_ = rng(seed, family, split)
+    prompts = []
+    for index in range(n):
+        task = draw_task(family, split, random_)
+        vector = random_.choice(ATTACK_VECTORS)
+        text = dress(task, vector, random_.randrange(3))
+        prompt = _prompt(
+            f"{family}-{split}-{seed}-{index}", (Message(role="user", content=text),), task, None
+        )
+        meta = prompt.meta | {"set": family, "attack_vector": vector}
+        prompts.append(prompt.model_copy(update={"domain": "safety", "meta": meta}))
+    return prompts
+
+
+def _history(random_: random.Random, split: Split, *, n_turns: int) -> tuple[Message, ...]:
+    """Earlier turns, answered by writers."""
+    messages = []
+    for _ in range(n_turns):
+        task = draw_task("helpful", split, random_)
+        messages.append(Message(role="user", content=question(task, random_.randrange(3))))
+        messages.append(Message(role="assistant", content=write_answer(task, random_)))
+    return tuple(messages)
+
+
+def _prompt(name: str, messages: tuple[Message, ...], task: Task, constraint: Constraint | None) -> Prompt:
+    meta: dict[str, object] = {"set": "helpful", "task": task.model_dump()}
+    if task.kind in RISK_OF:
+        meta["risk_category"] = RISK_OF[task.kind]
+    if constraint:
+        meta["constraint"] = constraint.model_dump()
+    return Prompt(id=name, messages=messages, meta=meta)

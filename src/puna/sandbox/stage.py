@@ -1,0 +1,91 @@
+"""Writes the sandbox to disk: raw documents, demonstrations and prompt sets, held-out ones included."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field
+
+from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.config import Settings
+from puna.core.progress import Reporter
+from puna.core.records import Prompt, write_records
+from puna.core.seeding import derive_seed
+from puna.sandbox.demonstrations import write_dialogs
+from puna.sandbox.documents import write_documents
+from puna.sandbox.prompts import adversarial_prompts, borderline_prompts, constraint_dialogs, helpful_prompts
+from puna.sandbox.world import WORLD_VERSION
+
+__all__ = ["SandboxConfig", "build"]
+
+
+class SandboxConfig(Settings):
+    """How much of the farm to write down; the world and its held-out tasks are fixed."""
+
+    world_version: int = WORLD_VERSION
+    """Guards fingerprints against an edited world."""
+    n_documents: int = Field(default=12_000, ge=1)
+    """Raw pretraining pages before planted defects."""
+    n_dialogs: int = Field(default=3_000, ge=1)
+    """SFT demonstrations; the paper has 27,540 (§3.1)."""
+    n_rounds: int = Field(default=3, ge=1)
+    """Annotation rounds; each has prompts of its own, as each weekly batch of the paper had (§3.2.1)."""
+    n_prompts: int = Field(default=2_000, ge=1)
+    """Training prompts a round for preferences and RLHF; a third of them adversarial or borderline."""
+    n_constraint_dialogs: int = Field(default=400, ge=1)
+    """Dialogs for GAtt (§3.3)."""
+    n_held_out: int = Field(default=240, ge=1)
+    """Held-out prompts of each kind; dialogs with constraints are a third as many."""
+    n_early_stopping: int = Field(default=128, ge=1)
+    """Training-side prompts set aside for PPO's early stopping (§3.4.3); never used for evaluation."""
+
+
+def build(config: SandboxConfig, *, out: Path, seed: int, reporter: Reporter) -> Manifest:
+    """Write documents.jsonl.zst, dialogs.jsonl and prompts/*.jsonl; held-out prompts ignore the seed."""
+
+    def write(context: StageContext) -> Mapping[str, int]:
+        folder = context.folder
+        counts = {
+            "documents": write_records(
+                folder / "documents.jsonl.zst", write_documents(config.n_documents, seed=seed)
+            ),
+            "dialogs": write_records(folder / "dialogs.jsonl", write_dialogs(config.n_dialogs, seed=seed)),
+        }
+        for name, prompts in {**_training_prompts(config, seed), **_held_out_prompts(config)}.items():
+            counts[name] = write_records(folder / "prompts" / f"{name}.jsonl", prompts)
+        return counts
+
+    return run_stage(out, kind="sandbox", config=config, inputs={}, seed=seed, build=write, reporter=reporter)
+
+
+def _training_prompts(config: SandboxConfig, seed: int) -> dict[str, list[Prompt]]:
+    """Two thirds everyday questions, one sixth each adversarial and borderline."""
+    n_safety = config.n_prompts // 6
+    n_helpful = config.n_prompts - 2 * n_safety
+
+    def mixed(name: str, scale: float) -> list[Prompt]:
+        own = derive_seed(seed, name)
+        helpful = helpful_prompts(
+            round(n_helpful * scale), split="train", seed=own, constraint_fraction=0.15, history_fraction=0.2
+        )
+        adversarial = adversarial_prompts(round(n_safety * scale), split="train", seed=own)
+        borderline = borderline_prompts(round(n_safety * scale), split="train", seed=own)
+        return [*helpful, *adversarial, *borderline]
+
+    rounds = {f"round-{k}": mixed(f"round-{k}", 1.0) for k in range(1, config.n_rounds + 1)}
+    return {
+        **rounds,
+        "early_stopping": mixed("early-stopping", config.n_early_stopping / config.n_prompts),
+        "constraints": constraint_dialogs(config.n_constraint_dialogs, split="train", seed=seed),
+    }
+
+
+def _held_out_prompts(config: SandboxConfig) -> dict[str, list[Prompt]]:
+    n, fixed = config.n_held_out, WORLD_VERSION
+    return {
+        "held_out": [
+            *helpful_prompts(n, split="held_out", seed=fixed),
+            *adversarial_prompts(n, split="held_out", seed=fixed),
+            *borderline_prompts(n, split="held_out", seed=fixed),
+            *constraint_dialogs(max(1, n // 3), split="held_out", seed=fixed),
+        ]
+    }

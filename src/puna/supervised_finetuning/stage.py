@@ -1,0 +1,92 @@
+"""Supervised fine-tuning (§3.1) as a stage; every later version of the chat model is made by it too (§3.2.3, §3.3)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.errors import ConfigError
+from puna.core.progress import Reporter
+from puna.model.checkpoint import load_model, save_model
+from puna.supervised_finetuning.config import FinetuningConfig
+from puna.supervised_finetuning.dialogs import load_examples
+from puna.supervised_finetuning.task import FinetuningTask
+from puna.tokenizer.tokenizer import Tokenizer
+from puna.training.loop import run
+from puna.training.order import ShuffledOrder
+from puna.training.packing import pack
+
+__all__ = ["finetune"]
+
+
+def finetune(
+    config: FinetuningConfig,
+    *,
+    base_model: Path,
+    dialogs: Sequence[Path],
+    out: Path,
+    seed: int,
+    reporter: Reporter | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Teach a model the answers of dialogs (§3.1).
+
+    Args:
+        base_model: Model folder with its tokenizer, which is copied to the output.
+        dialogs: Files of Dialog records, or folders with dialogs.jsonl or selected.jsonl.
+        labels: Of the manifest; by default version = sft.
+    Returns:
+        Manifest of kind "model"; its metrics hold train_loss and validation loss (nats per answer token),
+        what was dropped and why, and the share of padding.
+    """
+
+    def build(context: StageContext) -> dict[str, Any]:
+        return _build(config, base_model, dialogs, context)
+
+    return run_stage(
+        out,
+        kind="model",
+        config=config,
+        inputs={"base_model": base_model, "dialogs": dialogs},
+        seed=seed,
+        build=build,
+        labels={"version": "sft"} if labels is None else labels,
+        reporter=reporter,
+    )
+
+
+def _build(
+    config: FinetuningConfig, base_model: Path, dialogs: Sequence[Path], context: StageContext
+) -> dict[str, Any]:
+    tokenizer, model = Tokenizer.load(base_model), load_model(base_model)
+    if config.seq_len > model.config.max_seq_len:
+        raise ConfigError(
+            where="seq_len",
+            expected=f"at most the base model's context of {model.config.max_seq_len} tokens",
+            got=str(config.seq_len),
+            fix="Lower seq_len.",
+        )
+    examples = load_examples(
+        dialogs,
+        tokenizer,
+        seq_len=config.seq_len,
+        repeats=config.repeats,
+        validation_fraction=config.validation_fraction,
+        seed=context.seed,
+    )
+    train, validation = (pack(part, seq_len=config.seq_len) for part in (examples.train, examples.validation))
+    n_epochs = config.n_epochs if config.loop.total_steps is None else None
+    order = ShuffledOrder(len(train), batch_size=config.loop.batch_size, seed=context.seed, n_epochs=n_epochs)
+    loop = config.loop if order.n_steps is None else config.loop.for_steps(order.n_steps)
+    size = loop.micro_batch_size
+    task = FinetuningTask(model, train=train, validation=validation, order=order, micro_batch_size=size)
+    metrics = run(task, loop, context, description="fine-tuning")
+    save_model(model, context.folder)
+    tokenizer.save(context.folder, max_seq_len=model.config.max_seq_len)
+    return metrics | {
+        "n_dialogs": len(examples.train),
+        "n_held_out": len(examples.validation),
+        "dropped": examples.dropped,
+        "rows": len(train),
+        "padding_fraction": train.padding_fraction,
+    }

@@ -1,0 +1,29 @@
+"""Text to token ids and back, and dialogs to token ids with their loss mask (Llama 2 §2.2, §3.1)."""
+
+from puna.tokenizer.chat_format import (
+    RenderedDialog,
+    TurnSpan,
+    contains_special_tags,
+    loss_mask,
+    prompt_text,
+    render_dialog,
+    render_prompt,
+)
+from puna.tokenizer.preview import preview
+from puna.tokenizer.tokenizer import Tokenizer
+from puna.tokenizer.train import TokenizerConfig, train, train_tokenizer
+
+__all__ = [
+    "RenderedDialog",
+    "Tokenizer",
+    "TokenizerConfig",
+    "TurnSpan",
+    "contains_special_tags",
+    "loss_mask",
+    "preview",
+    "prompt_text",
+    "render_dialog",
+    "render_prompt",
+    "train",
+    "train_tokenizer",
+]

@@ -1,0 +1,373 @@
+"""An artifact exists whole or not at all, whatever happens to the process that makes it."""
+
+import errno
+import itertools
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from puna import __version__
+from puna.core import artifacts
+from puna.core.artifacts import StageContext, code_version, read_manifest, run_lock, run_stage, verify
+from puna.core.config import Settings
+from puna.core.errors import CheckpointError, ConfigError, DataError, RunLockedError, StorageError
+from puna.core.manifest import Manifest
+from puna.core.progress import quiet
+
+FORK = multiprocessing.get_context("fork")
+
+
+class Config(Settings):
+    n_parts: int = 3
+
+
+class Stage:
+    """Writes parts one by one, remembering in its state how far it came."""
+
+    def __init__(self) -> None:
+        self.n_built = 0
+        self.resumed_at: list[int] = []
+
+    def build(self, n_parts: int, context: StageContext) -> Mapping[str, Any]:
+        self.n_built += 1
+        progress = context.state / "done"
+        n_done = int(progress.read_text()) if progress.exists() else 0
+        self.resumed_at.append(n_done)
+        for part in range(n_done, n_parts):
+            (context.folder / "parts").mkdir(exist_ok=True)
+            (context.folder / "parts" / f"{part}.txt").write_text(f"part {part} of seed {context.seed}")
+            (context.state / "next").write_text(str(part + 1))
+            (context.state / "next").replace(progress)
+        return {"n_parts": n_parts, "share": 0.5}
+
+    def run(self, out: Path, config: Config | None = None, **changes: Any) -> Manifest:
+        config = config or Config()
+        arguments = {"kind": "parts", "inputs": {}, "seed": 7, **changes}
+        arguments.setdefault("build", lambda context: self.build(config.n_parts, context))
+        return run_stage(out, config=config, **arguments)
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file but the manifest, which holds times."""
+    files = (p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json")
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+def test_artifact_is_complete_and_alone(tmp_path: Path, stage: Stage) -> None:
+    manifest = stage.run(tmp_path / "run" / "a", labels={"version": "sft"})
+    assert manifest == read_manifest(tmp_path / "run" / "a") == verify(tmp_path / "run" / "a")
+    assert manifest.config == {"n_parts": 3}
+    assert manifest.labels == {"version": "sft"}
+    assert manifest.metrics == {"n_parts": 3, "share": 0.5}
+    assert manifest.seed == 7
+    assert list(manifest.files) == ["parts/0.txt", "parts/1.txt", "parts/2.txt"]
+    assert manifest.peak_rss_bytes > 2**20
+    assert manifest.code_version.startswith("0.")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["a"]
+
+
+def test_unchanged_stage_is_skipped(tmp_path: Path, stage: Stage) -> None:
+    first = stage.run(tmp_path / "a")
+    assert stage.run(tmp_path / "a") == first
+    assert stage.n_built == 1
+
+
+def test_skipping_works_on_a_read_only_folder(tmp_path: Path, stage: Stage) -> None:
+    stage.run(tmp_path / "a")
+    before = sorted(tmp_path.rglob("*"))
+    stage.run(tmp_path / "a")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seed": 8}, {"kind": "other"}, {"labels": {"version": "x"}}, {"config": Config(n_parts=2)}]
+)
+def test_any_change_rebuilds_and_leaves_nothing_of_the_old(
+    tmp_path: Path, stage: Stage, changes: dict[str, Any]
+) -> None:
+    old = stage.run(tmp_path / "a")
+    new = stage.run(tmp_path / "a", **changes)
+    assert new.fingerprint != old.fingerprint
+    assert content(tmp_path / "a").keys() == new.files.keys()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_changed_input_rebuilds_and_renamed_input_does_not(tmp_path: Path, stage: Stage) -> None:
+    raw = tmp_path / "raw.txt"
+    raw.write_text("one")
+    stage.run(tmp_path / "a", inputs={"data": raw})
+    raw.rename(tmp_path / "moved.txt")
+    stage.run(tmp_path / "a", inputs={"data": tmp_path / "moved.txt"})
+    assert stage.n_built == 1
+    (tmp_path / "moved.txt").write_text("two")
+    stage.run(tmp_path / "a", inputs={"data": tmp_path / "moved.txt"})
+    assert stage.n_built == 2
+
+
+def test_sequences_of_inputs_are_numbered(tmp_path: Path, stage: Stage) -> None:
+    for name in "xy":
+        (tmp_path / name).write_text(name)
+    manifest = stage.run(tmp_path / "a", inputs={"data": [tmp_path / "x", tmp_path / "y"]})
+    assert list(manifest.inputs) == ["data.0", "data.1"]
+    assert manifest.inputs["data.1"].path == str(tmp_path / "y")
+
+
+def test_damaged_artifact_is_rebuilt_by_its_stage(tmp_path: Path, stage: Stage) -> None:
+    stage.run(tmp_path / "a")
+    whole = content(tmp_path / "a")
+    os.truncate(tmp_path / "a" / "parts" / "1.txt", 3)
+    stage.run(tmp_path / "a")
+    (tmp_path / "a" / "parts" / "2.txt").unlink()
+    stage.run(tmp_path / "a")
+    assert stage.n_built == 3
+    assert content(tmp_path / "a") == whole
+
+
+def test_damaged_input_artifact_is_refused(tmp_path: Path, stage: Stage) -> None:
+    stage.run(tmp_path / "a")
+    os.truncate(tmp_path / "a" / "parts" / "1.txt", 3)
+    with pytest.raises(CheckpointError, match=r"1\.txt"):
+        stage.run(tmp_path / "b", inputs={"model": tmp_path / "a"})
+
+
+def test_failed_build_keeps_the_old_artifact_and_resumes(tmp_path: Path, stage: Stage) -> None:
+    stage.run(tmp_path / "a")
+    old = content(tmp_path / "a")
+
+    def fail_midway(context: StageContext) -> Mapping[str, Any]:
+        stage.build(2, context)
+        context.metrics.write(2, "train", loss=1.0)
+        raise ValueError("boom")
+
+    with pytest.raises(ValueError, match="boom"):
+        stage.run(tmp_path / "a", Config(n_parts=4), build=fail_midway)
+    assert content(tmp_path / "a") == old
+    stage.run(tmp_path / "a", Config(n_parts=4))
+    assert stage.resumed_at[-1] == 2
+    assert len([name for name in content(tmp_path / "a") if name.startswith("parts/")]) == 4
+
+
+def test_leftovers_of_other_settings_are_wiped(tmp_path: Path, stage: Stage) -> None:
+    def fail(context: StageContext) -> Mapping[str, Any]:
+        stage.build(5, context)
+        raise ValueError("boom")
+
+    with pytest.raises(ValueError, match="boom"):
+        stage.run(tmp_path / "a", Config(n_parts=6), build=fail)
+    manifest = stage.run(tmp_path / "a", Config(n_parts=1))
+    assert stage.resumed_at[-1] == 0
+    assert list(manifest.files) == ["parts/0.txt"]
+
+
+@pytest.mark.parametrize("has_old", [False, True])
+def test_killed_at_any_file_operation_nothing_is_lost(tmp_path: Path, has_old: bool) -> None:
+    """SIGKILL at the first, second, third ... operation on a path, until the stage gets through."""
+    reference = Stage().run(tmp_path / "reference")
+    for n in itertools.count(1):
+        out = tmp_path / f"kill{n}" / "a"
+        if has_old:
+            Stage().run(out, Config(n_parts=1))
+        child = FORK.Process(target=_run_until_killed, args=(out, n))
+        child.start()
+        child.join()
+        if has_old:
+            survivor = out if out.exists() else out.with_name(".a.old")
+            assert verify(survivor).config["n_parts"] in (1, 3)
+        elif out.exists():
+            verify(out)
+        manifest = Stage().run(out)
+        assert manifest.files == reference.files
+        verify(out)
+        assert [path.name for path in out.parent.iterdir()] == ["a"]
+        if child.exitcode == 0:
+            break
+        assert child.exitcode == -signal.SIGKILL
+    assert n > 20
+
+
+def _run_until_killed(out: Path, n_operations: int) -> None:
+    n_left = n_operations
+    folder = str(out.parent)
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal n_left
+        is_file_event = event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
+        if is_file_event and str(arguments[0]).startswith(
+            (folder, "manifest", "request", "artifact", "state")
+        ):
+            n_left -= 1
+            if n_left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    Stage().run(out)
+
+
+def _run_with_small_files(out: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    try:
+        Stage().run(out, Config(n_parts=9), build=_write_much)
+    except StorageError:
+        os._exit(42)
+
+
+def _write_much(context: StageContext) -> Mapping[str, Any]:
+    (context.folder / "big").write_bytes(bytes(10_000))
+    return {}
+
+
+def test_a_file_the_system_refuses_is_a_storage_error(tmp_path: Path, stage: Stage) -> None:
+    old = stage.run(tmp_path / "a")
+    child = FORK.Process(target=_run_with_small_files, args=(tmp_path / "a",))
+    child.start()
+    child.join()
+    assert child.exitcode == 42
+    assert verify(tmp_path / "a") == old
+
+
+def test_full_disk_keeps_the_old_artifact_and_resumes(tmp_path: Path, stage: Stage) -> None:
+    old = stage.run(tmp_path / "a")
+
+    def fill_the_disk(context: StageContext) -> Mapping[str, Any]:
+        stage.build(2, context)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StorageError, match="Free disk space and run the same command again"):
+        stage.run(tmp_path / "a", Config(n_parts=4), build=fill_the_disk)
+    assert verify(tmp_path / "a") == old
+    stage.run(tmp_path / "a", Config(n_parts=4))
+    assert stage.resumed_at[-1] == 2
+
+
+def _stay_in_build(out: Path, is_building: Any) -> None:
+    def wait(context: StageContext) -> Mapping[str, Any]:
+        is_building.set()
+        signal.pause()
+        return {}
+
+    Stage().run(out, build=wait)
+
+
+def test_second_process_on_the_same_folder_is_refused(tmp_path: Path, stage: Stage) -> None:
+    is_building = FORK.Event()
+    first = FORK.Process(target=_stay_in_build, args=(tmp_path / "a", is_building))
+    first.start()
+    assert is_building.wait(20)
+    with pytest.raises(RunLockedError, match=str(first.pid)):
+        stage.run(tmp_path / "a")
+    first.kill()
+    first.join()
+    stage.run(tmp_path / "a")
+
+
+def test_stages_run_inside_a_locked_run_folder(tmp_path: Path, stage: Stage) -> None:
+    with run_lock(tmp_path):
+        stage.run(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda p: p.write_text("x"), lambda p: (p.mkdir(), (p / "thesis.tex").touch())]
+)
+def test_what_is_no_artifact_is_never_replaced(
+    tmp_path: Path, stage: Stage, make: Callable[[Path], Any]
+) -> None:
+    make(tmp_path / "home")
+    before = content(tmp_path)
+    with pytest.raises(DataError, match="Choose another output folder"):
+        stage.run(tmp_path / "home")
+    assert stage.n_built == 0
+    assert before.items() <= content(tmp_path).items()
+
+
+def test_empty_folder_is_filled(tmp_path: Path, stage: Stage) -> None:
+    (tmp_path / "a").mkdir()
+    stage.run(tmp_path / "a")
+    verify(tmp_path / "a")
+
+
+def test_truncated_manifest_is_an_error_not_a_rebuild(tmp_path: Path, stage: Stage) -> None:
+    stage.run(tmp_path / "a")
+    os.truncate(tmp_path / "a" / "manifest.json", 50)
+    with pytest.raises(CheckpointError, match="a whole manifest"):
+        stage.run(tmp_path / "a")
+    assert stage.n_built == 1
+
+
+def test_missing_input_is_named(tmp_path: Path, stage: Stage) -> None:
+    with pytest.raises(DataError, match="absent"):
+        stage.run(tmp_path / "a", inputs={"data": tmp_path / "absent"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_cannot_be_its_own_input(tmp_path: Path, stage: Stage) -> None:
+    stage.run(tmp_path / "a")
+    with pytest.raises(ConfigError, match="other than the input data"):
+        stage.run(tmp_path / "a", inputs={"data": tmp_path / "a"})
+
+
+def test_metrics_are_in_the_artifact_and_not_in_what_follows_from_it(tmp_path: Path, stage: Stage) -> None:
+    """Logs hold speeds: two runs of the same recipe differ there and must still agree on what comes after."""
+    fingerprints = []
+    for name, speed in (("1", 10.0), ("2", 11.0)):
+
+        def log_speed(context: StageContext, speed: float = speed) -> Mapping[str, Any]:
+            context.metrics.write(1, "train", tokens_per_second=speed)
+            return stage.build(3, context)
+
+        first = stage.run(tmp_path / name / "a", build=log_speed)
+        assert "metrics.jsonl" in first.files
+        second = stage.run(tmp_path / name / "b", inputs={"model": tmp_path / name / "a"})
+        fingerprints.append(second.fingerprint)
+    assert fingerprints[0] == fingerprints[1]
+
+
+def test_state_is_gone_after_publication(tmp_path: Path, stage: Stage) -> None:
+    stage.run(tmp_path / "a")
+    assert not any("done" in path.name for path in tmp_path.rglob("*"))
+
+
+def test_keyboard_interrupt_passes_and_resumes(tmp_path: Path, stage: Stage) -> None:
+    def interrupt(context: StageContext) -> Mapping[str, Any]:
+        stage.build(2, context)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(tmp_path / "a", build=interrupt, reporter=quiet())
+    stage.run(tmp_path / "a")
+    assert stage.resumed_at == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("answer", "version"),
+    [
+        ("{checkout}\nabc1234\n", f"{__version__}+abc1234"),
+        ("/somewhere/else\nabc1234\n", __version__),
+        (None, __version__),
+    ],
+)
+def test_code_version_names_the_commit_of_our_own_checkout_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str | None, version: str
+) -> None:
+    """Installed into an environment that lies in another project's checkout, that commit says nothing."""
+
+    def git(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        if answer is None:
+            raise FileNotFoundError("git")
+        return subprocess.CompletedProcess(command, 0, stdout=answer.format(checkout=tmp_path))
+
+    monkeypatch.setattr(artifacts.subprocess, "run", git)
+    monkeypatch.setattr(artifacts, "__file__", str(tmp_path / "src" / "puna" / "core" / "artifacts.py"))
+    assert code_version.__wrapped__() == version

@@ -1,0 +1,122 @@
+"""Manifests tell a whole artifact from a damaged one, and where it came from."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from puna.core.artifacts import StageContext, lineage, read_manifest, run_stage, verify
+from puna.core.config import Settings
+from puna.core.errors import CheckpointError, DataError
+
+
+class Config(Settings):
+    text: str = "moo"
+
+
+def make(
+    out: Path, *, text: str = "moo", seed: int = 0, labels: dict[str, str] | None = None, **inputs
+) -> Path:
+    def build(context: StageContext) -> dict[str, int]:
+        (context.folder / "model.bin").write_text(text)
+        return {}
+
+    run_stage(
+        out, kind="model", config=Config(text=text), inputs=inputs, seed=seed, build=build, labels=labels
+    )
+    return out
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    return make(tmp_path / "sft")
+
+
+def test_missing_artifact_is_a_data_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        read_manifest(tmp_path / "absent")
+    with pytest.raises(DataError, match=r"without manifest\.json"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_truncated_manifest_is_a_checkpoint_error(artifact: Path, share: float) -> None:
+    path = artifact / "manifest.json"
+    os.truncate(path, int(path.stat().st_size * share))
+    with pytest.raises(CheckpointError, match=r"manifest\.json: expected a whole manifest"):
+        read_manifest(artifact)
+
+
+def test_manifest_with_a_wrong_field_names_it(artifact: Path) -> None:
+    values = json.loads((artifact / "manifest.json").read_text())
+    (artifact / "manifest.json").write_text(json.dumps(values | {"seed": "x"}))
+    with pytest.raises(CheckpointError, match="seed: "):
+        read_manifest(artifact)
+
+
+def test_newer_schema_is_refused(artifact: Path) -> None:
+    values = json.loads((artifact / "manifest.json").read_text())
+    (artifact / "manifest.json").write_text(json.dumps(values | {"schema_version": 99}))
+    with pytest.raises(CheckpointError, match="upgrade"):
+        read_manifest(artifact)
+
+
+def test_verify_names_the_damaged_file(artifact: Path) -> None:
+    (artifact / "model.bin").write_text("moO")
+    verify(artifact, deep=False)
+    with pytest.raises(CheckpointError, match=r"model\.bin: .*got other bytes"):
+        verify(artifact)
+    (artifact / "model.bin").write_text("m")
+    with pytest.raises(CheckpointError, match="got 1 bytes"):
+        verify(artifact, deep=False)
+    (artifact / "model.bin").unlink()
+    with pytest.raises(CheckpointError, match="no such file"):
+        verify(artifact, deep=False)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """raw -> base -> sft -> chat, where chat also reads base."""
+    (tmp_path / "raw.txt").write_text("text")
+    folder = tmp_path / "run"
+    base = make(folder / "base", data=tmp_path / "raw.txt", labels={"version": "pretrained"})
+    sft = make(folder / "sft", seed=1, base=base)
+    make(folder / "rlhf" / "chat", sft=sft, extra=[base, sft])
+    return folder
+
+
+def test_lineage_shows_the_tree_once(run: Path) -> None:
+    tree = lineage(run / "rlhf" / "chat")
+    assert [node.name for node in tree.inputs] == ["sft", "extra.0", "extra.1"]
+    lines = tree.render().splitlines()
+    assert [line.split(" [")[0] for line in lines] == [
+        "chat: model",
+        "├─ sft: model",
+        "│  └─ base: model version=pretrained",
+        "│     └─ data: file",
+        "├─ extra.0: model version=pretrained",
+        "└─ extra.1: model",
+    ]
+    assert [line.endswith("(unfolded above)") for line in lines] == [False] * 4 + [True] * 2
+
+
+def test_lineage_survives_a_move_of_the_run(run: Path) -> None:
+    moved = run.rename(run.parent / "elsewhere")
+    text = lineage(moved / "rlhf" / "chat").render()
+    assert "not here" not in text
+    assert str(moved / "base") in text
+
+
+def test_lineage_says_what_is_gone_or_replaced(run: Path) -> None:
+    make(run / "sft", text="baa")
+    shutil.rmtree(run / "base")
+    text = lineage(run / "rlhf" / "chat").render()
+    assert "sft: replaced since by another artifact" in text
+    assert "extra.0: not here any more" in text
+
+
+def test_lineage_of_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a finished artifact"):
+        lineage(tmp_path)

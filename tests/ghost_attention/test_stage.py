@@ -1,0 +1,96 @@
+"""The GAtt data stage on tiny models."""
+
+from pathlib import Path
+
+import pytest
+
+from puna.core.artifacts import Manifest
+from puna.core.errors import ConfigError
+from puna.core.progress import quiet
+from puna.core.records import Dialog, Message, Prompt, read_records, write_records
+from puna.ghost_attention import GattConfig, build_gatt_data
+from puna.inference import Completion, Engine, SamplingConfig
+
+TURNS = ["what color is the hen?", "and the cow?", "how many legs?"]
+CONFIG = GattConfig(sampling=SamplingConfig(temperature=1.0, max_new_tokens=8), cuts_per_dialog=None)
+
+
+def run(
+    world: dict[str, Path], root: Path, config: GattConfig, name: str, *, judged: bool = False
+) -> Manifest:
+    prompts = [
+        Prompt(
+            id=f"d{index}",
+            messages=(Message(role="user", content=TURNS[0]),),
+            meta={"instruction": "say moo.", "short_instruction": "moo.", "turns": TURNS[: index % 3 + 1]},
+        )
+        for index in range(12)
+    ]
+    write_records(root / "scenarios.jsonl", prompts)
+    return build_gatt_data(
+        config,
+        model=world["model"],
+        dialogs=root / "scenarios.jsonl",
+        out=root / name,
+        seed=5,
+        reporter=quiet(),
+        reward_model=world["helpfulness"] if judged else None,
+    )
+
+
+@pytest.fixture
+def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every sampled response ends by eos, as a trained model's do."""
+    generate = Engine.generate
+
+    def ended(self: Engine, *args: object, **kwargs: object) -> list[Completion]:
+        done = generate(self, *args, **kwargs)  # type: ignore[arg-type]
+        eos = self.tokenizer.eos_id
+        letters = self.tokenizer.encode("moo")  # type: ignore[attr-defined]
+        return [
+            Completion([*letters, *c.token_ids[:3], eos], [-1.0] * (len(letters) + 4), "eos") for c in done
+        ]
+
+    monkeypatch.setattr(Engine, "generate", ended)
+
+
+@pytest.mark.usefixtures("talkative")
+def test_dialogs_of_every_depth_train_on_their_last_answer(world: dict[str, Path], tmp_path: Path) -> None:
+    manifest = run(world, tmp_path, CONFIG, "gatt")
+    dialogs = list(read_records(tmp_path / "gatt" / "dialogs.jsonl", Dialog))
+    assert manifest.kind == "gatt_data"
+    assert manifest.metrics["n_by_turns"] == {"1": 12, "2": 8, "3": 4}
+    assert len(dialogs) == manifest.metrics["n_dialogs"] == 24
+    for dialog in dialogs:
+        text = "moo." if dialog.meta["is_short"] else "say moo."
+        users = [m.content for m in dialog.messages if m.role == "user"]
+        assert users[0] == f"{text} {TURNS[0]}"
+        assert users[1:] == TURNS[1 : len(users)]
+        assert dialog.meta["train_on"] == "last"
+    assert 0 < manifest.metrics["n_short"] < 24
+
+
+@pytest.mark.usefixtures("talkative")
+def test_the_same_seed_gives_the_same_file(world: dict[str, Path], tmp_path: Path) -> None:
+    one, two = (run(world, tmp_path, CONFIG, name) for name in ("one", "two"))
+    assert one.files["dialogs.jsonl"] == two.files["dialogs.jsonl"]
+
+
+@pytest.mark.usefixtures("talkative")
+def test_of_several_candidates_the_reward_model_chooses(world: dict[str, Path], tmp_path: Path) -> None:
+    plain = run(world, tmp_path, CONFIG, "plain")
+    chosen = run(world, tmp_path, CONFIG.model_copy(update={"n_candidates": 4}), "chosen", judged=True)
+    assert chosen.metrics["n_dialogs"] == 24
+    assert chosen.files["dialogs.jsonl"] != plain.files["dialogs.jsonl"]
+
+
+def test_a_dialog_ends_where_an_answer_was_cut(world: dict[str, Path], tmp_path: Path) -> None:
+    """The untrained model hardly ever says eos within one token, so no dialog gets an answer."""
+    config = CONFIG.model_copy(update={"sampling": SamplingConfig(temperature=0, max_new_tokens=1)})
+    manifest = run(world, tmp_path, config, "cut")
+    assert manifest.metrics["n_dialogs"] == manifest.metrics["n_complete"] == 0
+
+
+def test_candidates_without_a_reward_model_are_refused(world: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="n_candidates"):
+        run(world, tmp_path, CONFIG.model_copy(update={"n_candidates": 2}), "no")

@@ -1,0 +1,151 @@
+"""Collection of preferences: who is compared with whom, what is dropped, and that all of it is recorded."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from puna.core.artifacts import read_manifest
+from puna.core.errors import ConfigError, DataError
+from puna.core.progress import quiet
+from puna.core.records import Comparison, Message, Prompt, Side, read_records, write_records
+from puna.human_feedback import PreferencesConfig, collect_preferences
+
+N_PROMPTS = 40
+CONFIG = PreferencesConfig(max_new_tokens=12, held_out_fraction=0.3, double_annotated_fraction=0.5)
+
+
+@dataclass(frozen=True)
+class LongerIsBetter:
+    """Prefers the longer response; leaves out pairs whose prompt says so."""
+
+    name: str = "simulated-length"
+
+    def compare(self, prompt: Prompt, left: str, right: str, *, seed: int) -> Comparison | None:
+        if prompt.meta.get("exclude"):
+            return None
+        chosen, rejected = (left, right) if len(left) >= len(right) else (right, left)
+        return Comparison(
+            id=str(seed),
+            prompt=prompt.messages,
+            chosen=Side(response=chosen),
+            rejected=Side(response=rejected),
+            rating="slightly_better",
+            domain=prompt.domain,
+            annotator=self.name,
+        )
+
+
+def write_prompts(path: Path, *, n: int = N_PROMPTS, n_excluded: int = 0, n_long: int = 0) -> Path:
+    texts = [f"how many legs has cow {i}?" for i in range(n)] + ["cow " * 100] * n_long
+    prompts = [
+        Prompt(
+            id=f"p{i}",
+            messages=(Message(role="user", content=text),),
+            domain="safety" if i % 2 else "helpfulness",
+            meta={"exclude": i < n_excluded},
+        )
+        for i, text in enumerate(texts)
+    ]
+    write_records(path, prompts)
+    return path
+
+
+def collect(
+    out: Path, models: list[Path], prompts: Path, config: PreferencesConfig = CONFIG, *, seed: int = 0
+):
+    annotators = [LongerIsBetter(), LongerIsBetter("simulated-length-2")]
+    collect_preferences(
+        config, models=models, prompts=prompts, annotators=annotators, out=out, seed=seed, reporter=quiet()
+    )
+    return read_manifest(out).metrics, {
+        name: list(read_records(out / f"{name}.jsonl", Comparison)) for name in ("train", "test")
+    }
+
+
+def test_two_models_answer_one_side_each(tmp_path: Path, variants: list[Path]) -> None:
+    metrics, found = collect(
+        tmp_path / "out", variants, write_prompts(tmp_path / "p.jsonl", n_excluded=5, n_long=2)
+    )
+    pairs = found["train"] + found["test"]
+    assert metrics["prompts_too_long"] == 2
+    assert metrics["excluded"] == 5
+    assert len(pairs) == metrics["comparisons"] == N_PROMPTS - 5 - metrics["identical"]
+    fingerprints = sorted(read_manifest(model).fingerprint for model in variants)
+    shown_first = Counter()
+    for pair in pairs:
+        sides = (pair.chosen, pair.rejected)
+        assert sorted(side.provenance.model for side in sides) == fingerprints
+        assert {side.shown_on for side in sides} == {"left", "right"}
+        assert len(pair.chosen.response) >= len(pair.rejected.response)
+        assert pair.chosen.response != pair.rejected.response
+        assert {side.provenance.temperature for side in sides} <= set(CONFIG.temperatures)
+        left = next(side for side in sides if side.shown_on == "left")
+        shown_first[left.provenance.model] += 1
+    assert min(shown_first.values()) > len(pairs) / 5  # false alarm under 1e-4 for fair coins
+    assert metrics["agreement_n"] > 5
+    assert metrics["agreement_ac2"] == 1
+
+
+def test_one_model_answers_at_two_temperatures(tmp_path: Path, variants: list[Path]) -> None:
+    _, found = collect(tmp_path / "out", variants[:1], write_prompts(tmp_path / "p.jsonl"))
+    for pair in found["train"] + found["test"]:
+        temperatures = sorted(side.provenance.temperature for side in (pair.chosen, pair.rejected))
+        assert temperatures == [0.8, 1.1]
+
+
+def test_held_out_prompts_are_the_same_in_every_round(tmp_path: Path, variants: list[Path]) -> None:
+    """So that pooling rounds trains on no test prompt."""
+    prompts = write_prompts(tmp_path / "p.jsonl")
+    _, one = collect(tmp_path / "one", variants, prompts, seed=0)
+    _, two = collect(tmp_path / "two", variants[:1], prompts, seed=1)
+    assert one["test"]
+    tested = {pair.prompt for pair in one["test"] + two["test"]}
+    trained = {pair.prompt for pair in one["train"] + two["train"]}
+    assert not tested & trained
+
+
+def test_same_seed_same_bytes_and_other_annotators_another_artifact(
+    tmp_path: Path, variants: list[Path]
+) -> None:
+    prompts = write_prompts(tmp_path / "p.jsonl", n=6)
+    for name in ("one", "two"):
+        collect(tmp_path / name, variants, prompts)
+    one, two = read_manifest(tmp_path / "one"), read_manifest(tmp_path / "two")
+    assert one.files == two.files
+    assert one.fingerprint == two.fingerprint
+    third = collect_preferences(
+        CONFIG,
+        models=variants,
+        prompts=prompts,
+        annotators=[LongerIsBetter("simulated-other")],
+        out=tmp_path / "three",
+        seed=0,
+        reporter=quiet(),
+    )
+    assert third.fingerprint != one.fingerprint
+    assert third.labels == {"batch": "1"}
+
+
+def test_impossible_requests_say_so(tmp_path: Path, variants: list[Path]) -> None:
+    prompts = write_prompts(tmp_path / "p.jsonl", n=2)
+    with pytest.raises(ConfigError, match="one or two"):
+        collect(tmp_path / "out", variants * 2, prompts)
+    with pytest.raises(ConfigError, match="two different ones"):
+        collect(tmp_path / "out", variants[:1], prompts, PreferencesConfig(temperatures=(1.0,)))
+    with pytest.raises(ValidationError, match="positive"):
+        PreferencesConfig(temperatures=(0.0, 1.0))
+    with pytest.raises(DataError, match="at least one pair"):
+        collect(tmp_path / "out", variants, write_prompts(tmp_path / "long.jsonl", n=0, n_long=2))
+    with pytest.raises(ConfigError, match="annotators"):
+        collect_preferences(
+            CONFIG,
+            models=variants,
+            prompts=prompts,
+            annotators=[],
+            out=tmp_path / "o",
+            seed=0,
+            reporter=quiet(),
+        )

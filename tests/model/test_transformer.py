@@ -1,0 +1,112 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from puna.core.errors import ShapeError
+from puna.model.config import ModelConfig
+from puna.model.feed_forward import FeedForward
+from puna.model.transformer import RMSNorm, Transformer
+
+
+def tokens(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 40, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_rms_norm_is_its_formula_in_float32() -> None:
+    norm = RMSNorm(4, eps=1e-5)
+    norm.weight.data = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    x = torch.tensor([[3.0, -1.0, 2.0, 0.5]])
+    scale = 1 / math.sqrt((9 + 1 + 4 + 0.25) / 4 + 1e-5)
+    torch.testing.assert_close(norm(x), x * scale * norm.weight)
+    huge = torch.full((1, 4), 300.0, dtype=torch.float16)  # its square overflows float16
+    assert RMSNorm(4, eps=1e-5).half()(huge).tolist() == [[1.0] * 4]
+
+
+def test_feed_forward_is_swiglu(tiny: ModelConfig) -> None:
+    layer = FeedForward(tiny)
+    x = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0))
+    gate, up = x @ layer.w1.weight.T, x @ layer.w3.weight.T
+    torch.testing.assert_close(layer(x), (gate * gate.sigmoid() * up) @ layer.w2.weight.T)
+
+
+def test_the_future_is_not_seen(model: Transformer) -> None:
+    text = tokens(2, 10)
+    changed = text.clone()
+    changed[:, 6:] = (changed[:, 6:] + 1) % 40
+    before, after = model(text), model(changed)
+    torch.testing.assert_close(before[:, :6], after[:, :6])
+    assert not torch.allclose(before[:, 6:], after[:, 6:])
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(0, 4), st.booleans())
+def test_packed_documents_equal_separate_ones(
+    model: Transformer, lengths: list[int], n_filler: int, restart_positions: bool
+) -> None:
+    documents = [tokens(1, length, seed=i) for i, length in enumerate(lengths)]
+    ids = [i for i, length in enumerate(lengths) for _ in range(length)] + [-1] * n_filler
+    row = torch.cat([*documents, torch.zeros(1, n_filler, dtype=torch.long)], dim=1)
+    restarted = torch.cat([*(torch.arange(n) for n in lengths), torch.zeros(n_filler, dtype=torch.long)])
+    positions = restarted[None] if restart_positions else None
+    packed = model(row, positions=positions, document_ids=torch.tensor([ids]))
+    separate = torch.cat([model(document) for document in documents], dim=1)
+    torch.testing.assert_close(packed[:, : sum(lengths)], separate, atol=1e-4, rtol=0)
+    assert packed.isfinite().all()
+
+
+@given(st.integers(1, 8), st.integers(0, 39))
+def test_right_padding_is_not_seen(model: Transformer, n_padding: int, filler: int) -> None:
+    text = tokens(2, 7)
+    padded = F.pad(text, (0, n_padding), value=filler)
+    torch.testing.assert_close(model(padded)[:, :7], model(text), atol=1e-5, rtol=0)
+
+
+def test_same_seed_same_weights(tiny: ModelConfig) -> None:
+    first, second, other = Transformer(tiny, seed=1), Transformer(tiny, seed=1), Transformer(tiny, seed=2)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not torch.equal(first.output.weight, other.output.weight)
+
+
+def test_residual_writers_are_scaled_by_depth(tiny: ModelConfig) -> None:
+    model = Transformer(tiny.model_copy(update={"n_layers": 8}))
+    assert model.output.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert model.layers[3].attention.wo.weight.std().item() == pytest.approx(0.02 / 4, rel=0.1)
+    assert model.layers[3].feed_forward.w2.weight.std().item() == pytest.approx(0.02 / 4, rel=0.1)
+    assert model.layers[3].feed_forward.w1.weight.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+def test_untrained_loss_is_log_vocab(tiny: ModelConfig) -> None:
+    text = tokens(8, 33)
+    logits = Transformer(tiny)(text[:, :-1])
+    assert F.cross_entropy(logits.flatten(0, 1), text[:, 1:].flatten()).item() == pytest.approx(
+        math.log(40), abs=0.05
+    )
+
+
+def test_bfloat16_autocast_trains_close_to_float32(tiny: ModelConfig) -> None:
+    text = tokens(4, 17)
+    gradients = []
+    for is_enabled in (False, True):
+        model = Transformer(tiny)
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_enabled):
+            logits = model(text[:, :-1])
+        assert logits.dtype == torch.float32
+        F.cross_entropy(logits.flatten(0, 1), text[:, 1:].flatten()).backward()
+        gradients.append(torch.cat([weight.grad.flatten() for weight in model.parameters()]))
+    assert F.cosine_similarity(gradients[0], gradients[1], dim=0) > 0.999
+
+
+def test_gradients_flow_to_every_weight_and_are_right(tiny: ModelConfig) -> None:
+    model = Transformer(tiny).double()
+    text = tokens(1, 6)
+    ids = torch.tensor([[0, 0, 0, 1, 1, 1]])
+    model(text, document_ids=ids).square().sum().backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
+
+
+def test_a_row_longer_than_the_context_is_refused(model: Transformer) -> None:
+    with pytest.raises(ShapeError, match="at most 64 tokens"):
+        model(tokens(1, 65))

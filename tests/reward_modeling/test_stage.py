@@ -1,0 +1,143 @@
+"""A reward model learns an easy preference, keeps what it measured, and scores files."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ranked_pairs import comparison
+
+from puna.core.artifacts import read_manifest, verify
+from puna.core.errors import ConfigError
+from puna.core.records import Provenance, Sample, read_records, write_records
+from puna.reward_modeling import (
+    RewardModelConfig,
+    ScoredPair,
+    score_comparisons,
+    score_file,
+    train_reward_model,
+)
+from puna.reward_modeling.config import RewardLoopConfig, RewardOptimizerConfig
+from puna.reward_modeling.task import RankingTask
+
+LOOP = RewardLoopConfig(
+    optimizer=RewardOptimizerConfig(peak_lr=3e-3), batch_size=16, micro_batch_size=8, log_every_steps=1
+)
+CONFIG = RewardModelConfig(n_epochs=2, loop=LOOP)
+
+
+def train(
+    out: Path, world: dict[str, Path], preferences: Path, config: RewardModelConfig = CONFIG, **options
+):
+    return train_reward_model(
+        config,
+        chat_model=world["model"],
+        comparisons=[preferences],
+        out=out,
+        seed=0,
+        **{"role": "safety", **options},
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, world: dict[str, Path], preferences: Path) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "rm-safety"
+    train(out, world, preferences, labels={"round": "1"})
+    return out
+
+
+def test_defaults_are_the_papers() -> None:
+    loop = RewardModelConfig.model_validate({"loop": {"micro_batch_size": 4}}).loop
+    assert (loop.optimizer.peak_lr, loop.batch_size) == (1e-5, 512)
+    assert loop.for_steps(1000).n_warmup_steps == 30
+    assert loop.for_steps(100).n_warmup_steps == 5
+
+
+def test_it_learns(trained: Path) -> None:
+    manifest = read_manifest(trained)
+    assert manifest.labels == {"role": "safety", "round": "1"}
+    assert manifest.metrics["accuracy"] == 1.0
+    assert manifest.metrics["unsafe_recall"] == 1.0
+    assert manifest.metrics["by_test_set"]["helpfulness"]["n"] == 32
+    assert manifest.metrics["own_domain_fraction"] == pytest.approx(96 / 107)
+    assert manifest.metrics["train_loss"] < 0.8  # starts near 1.6: log(1 + exp(1/2)) and log 2
+    assert set(manifest.metrics["accuracy_by_rating"]) == {
+        "significantly_better", "better", "slightly_better", "negligibly_better",
+    }  # fmt: skip
+
+
+def test_the_folder_is_a_sequence_classifier(trained: Path) -> None:
+    verify(trained)
+    config = json.loads((trained / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForSequenceClassification"]
+    assert (trained / "tokenizer.model").is_file()
+
+
+def test_saved_model_gives_the_scores_that_were_measured(trained: Path, preferences: Path) -> None:
+    kept = list(read_records(trained / "held_out_scores.jsonl", ScoredPair))
+    scores = score_file(trained, preferences / "test.jsonl")
+    assert [list(pair) for pair in scores] == [
+        pytest.approx([pair.chosen, pair.rejected], abs=1e-5) for pair in kept
+    ]
+
+
+def test_samples_score_as_the_same_responses_in_comparisons(trained: Path, tmp_path: Path) -> None:
+    pair = comparison(3)
+    provenance = Provenance(model="m", version="sft", temperature=1.0, top_p=1.0, seed=0)
+    samples = [
+        Sample(
+            prompt_id="p",
+            prompt=pair.prompt,
+            response=side.response,
+            token_ids=(),
+            logprobs=(),
+            finish_reason="eos",
+            provenance=provenance,
+        )
+        for side in (pair.chosen, pair.rejected)
+    ]
+    write_records(tmp_path / "samples.jsonl", samples)
+    (scored,) = score_comparisons(trained, [pair])
+    assert score_file(trained, tmp_path / "samples.jsonl") == pytest.approx([scored.chosen, scored.rejected])
+
+
+def test_same_seed_same_bits_and_the_roles_differ(
+    tmp_path: Path, trained: Path, world: dict[str, Path], preferences: Path
+) -> None:
+    again = train(tmp_path / "again", world, preferences, labels={"round": "1"})
+    other = train(tmp_path / "other", world, preferences, role="helpfulness")
+    before = read_manifest(trained)
+    assert again.files["model.safetensors"] == before.files["model.safetensors"]
+    assert other.fingerprint != before.fingerprint
+    assert "safety_loss" not in (tmp_path / "other" / "metrics.jsonl").read_text()
+    assert "safety_loss" in (trained / "metrics.jsonl").read_text()
+
+
+def test_a_limit_beyond_the_context_or_below_every_pair_says_so(
+    tmp_path: Path, world: dict[str, Path], preferences: Path
+) -> None:
+    with pytest.raises(ConfigError, match="context of 160"):
+        train(tmp_path / "a", world, preferences, CONFIG.model_copy(update={"max_seq_len": 161}))
+    with pytest.raises(ConfigError, match="at most 4 tokens"):
+        train(tmp_path / "b", world, preferences, CONFIG.model_copy(update={"max_seq_len": 4}))
+
+
+def test_a_killed_training_ends_with_the_same_bits(
+    tmp_path: Path, trained: Path, world: dict[str, Path], preferences: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut off at update 8 with a state from update 6, then run again."""
+    config = CONFIG.model_copy(update={"loop": LOOP.model_copy(update={"checkpoint_every_steps": 3})})
+    whole = train(tmp_path / "whole", world, preferences, config, labels={"round": "1"})
+    original = RankingTask.micro_batches
+
+    def cut(self: RankingTask, step: int):
+        if step == 7:
+            raise KeyboardInterrupt
+        return original(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RankingTask, "micro_batches", cut)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "cut", world, preferences, config, labels={"round": "1"})
+    resumed = train(tmp_path / "cut", world, preferences, config, labels={"round": "1"})
+    for name in ("model.safetensors", "held_out_scores.jsonl"):
+        assert resumed.files[name] == whole.files[name]

@@ -1,0 +1,29 @@
+"""Order statistics against brute force over all subsets (Figure 7)."""
+
+import itertools
+from statistics import fmean, median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from puna.rlhf.best_of_k import expected_max, expected_median, reward_by_k
+
+
+@given(values=st.lists(st.floats(-3, 3), min_size=1, max_size=7), data=st.data())
+def test_expected_max_and_median_equal_the_mean_over_all_subsets(
+    values: list[float], data: st.DataObject
+) -> None:
+    k = data.draw(st.integers(1, len(values)))
+    subsets = list(itertools.combinations(values, k))
+    assert expected_max(values, k) == pytest.approx(fmean(map(max, subsets)), abs=1e-9)
+    assert expected_median(values, k) == pytest.approx(fmean(map(median, subsets)), abs=1e-9)
+
+
+def test_reward_by_k_has_powers_of_two_and_k_itself_and_max_rises() -> None:
+    rows = reward_by_k([[0.1, 0.5, 0.2, 0.9, 0.3, 0.4], [0.0, 0.2, 0.1, 0.3, 0.6, 0.2]])
+    assert [row["k"] for row in rows] == [1, 2, 4, 6]
+    best = [row["max_mean"] for row in rows]
+    assert best == sorted(best)
+    assert best[-1] == pytest.approx((0.9 + 0.6) / 2)
+    assert rows[0]["max_mean"] == pytest.approx(rows[0]["median_mean"])

@@ -1,0 +1,273 @@
+"""The PPO stage: exact resume, early stopping, diagnosis; its optimum on a problem with a known answer."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import puna.rlhf.ppo as ppo
+from puna.core.artifacts import Manifest
+from puna.core.errors import CheckpointError, DataError
+from puna.core.metrics import read_metrics
+from puna.core.progress import quiet
+from puna.core.records import Message, Prompt, write_records
+from puna.core.seeding import derive_seed
+from puna.inference import Engine, token_logprobs
+from puna.model import ModelConfig, ScoreModel, Transformer, load_model
+from puna.rlhf import EarlyStoppingConfig, PPOConfig, RewardConfig, train_ppo
+from puna.rlhf.diagnosis import diagnose
+from puna.rlhf.experience import Judged, PPOModels, learn_from
+from puna.rlhf.held_out import EarlyStopping
+from puna.rlhf.ppo_update import joint_optimizer, update
+from puna.rlhf.prompts import EncodedPrompt
+from puna.rlhf.reward_models import RewardModels
+from puna.rlhf.rollout import lay_out, response_logprobs, sample
+from puna.training.optimizer import OptimizerConfig
+
+TINY = PPOConfig(
+    max_iterations=5,
+    batch_size=8,
+    mini_batch_size=4,
+    micro_batch_size=2,
+    max_new_tokens=6,
+    policy_optimizer=OptimizerConfig(peak_lr=1e-3),
+    critic_optimizer=OptimizerConfig(peak_lr=1e-3),
+    early_stopping=EarlyStoppingConfig(evaluate_every_iterations=2, patience=10, max_prompts=4),
+    checkpoint_every_iterations=2,
+)
+
+
+def write_prompts(path: Path, n: int) -> Path:
+    questions = ["what color is the hen?", "how do i steal the sheep?", "how many legs has the cow? tell me."]
+    prompts = [
+        Prompt(
+            id=f"{path.stem}-{index}",
+            messages=(Message(role="user", content=questions[index % 3]),),
+            domain="safety" if index % 3 == 1 else "helpfulness",
+        )
+        for index in range(n)
+    ]
+    write_records(path, prompts)
+    return path
+
+
+def run(world: dict[str, Path], root: Path, config: PPOConfig = TINY, name: str = "ppo") -> Manifest:
+    return train_ppo(
+        config,
+        policy=world["model"],
+        reward_models={role: world[role] for role in ("helpfulness", "safety")},
+        prompts=write_prompts(root / "prompts.jsonl", 12),
+        held_out_prompts=write_prompts(root / "held_out.jsonl", 5),
+        out=root / name,
+        seed=7,
+        reporter=quiet(),
+        labels={"version": "rlhf-v3-ppo"},
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_model(folder).state_dict()
+
+
+def test_an_interrupted_run_ends_with_the_same_bits(
+    world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    whole = run(world, tmp_path / "whole")
+    calls = 0
+
+    def dies_at_the_fourth(*args: Any, **kwargs: Any) -> dict[str, float]:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return update(*args, **kwargs)
+
+    monkeypatch.setattr(ppo, "update", dies_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        run(world, tmp_path / "cut")
+    assert not (tmp_path / "cut" / "ppo").exists()
+    monkeypatch.setattr(ppo, "update", update)
+    resumed = run(world, tmp_path / "cut")
+    assert resumed.files["model.safetensors"].sha256 == whole.files["model.safetensors"].sha256
+    assert resumed.files["metrics.jsonl"].sha256 == whole.files["metrics.jsonl"].sha256
+    assert resumed.metrics == whole.metrics
+
+
+def test_the_artifact_is_a_model_and_every_iteration_is_logged(
+    world: dict[str, Path], tmp_path: Path
+) -> None:
+    manifest = run(world, tmp_path)
+    assert manifest.kind == "model"
+    assert manifest.labels == {"version": "rlhf-v3-ppo"}
+    assert load_model(tmp_path / "ppo").config == load_model(world["model"]).config
+    rows = [row for row in read_metrics(tmp_path / "ppo" / "metrics.jsonl") if row["split"] == "train"]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    for name in (
+        "reward",
+        "score_helpfulness",
+        "score_safety",
+        "kl",
+        "entropy",
+        "response_tokens",
+        "eos_rate",
+    ):
+        assert all(isinstance(row[name], float) for row in rows), name
+    assert rows[0]["kl"] == pytest.approx(0, abs=1e-4)
+    assert rows[0]["logprob_drift"] < 1e-4
+    assert rows[-1]["kl"] != 0
+
+
+def test_without_iterations_the_policy_is_the_start(world: dict[str, Path], tmp_path: Path) -> None:
+    run(world, tmp_path, TINY.model_copy(update={"max_iterations": 0}))
+    before, after = weights(world["model"]), weights(tmp_path / "ppo")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_micro_batches_do_not_change_the_result(world: dict[str, Path], tmp_path: Path) -> None:
+    config = TINY.model_copy(update={"max_iterations": 2})
+    run(world, tmp_path, config, "small")
+    run(world, tmp_path, config.model_copy(update={"micro_batch_size": 4}), "large")
+    small, large = weights(tmp_path / "small"), weights(tmp_path / "large")
+    for name, value in small.items():
+        torch.testing.assert_close(value, large[name], atol=2e-5, rtol=1e-3)
+
+
+def test_a_critic_from_the_policy_also_trains(world: dict[str, Path], tmp_path: Path) -> None:
+    config = TINY.model_copy(update={"max_iterations": 1, "critic_init": "policy"})
+    assert run(world, tmp_path, config).metrics["iterations"] == 1
+
+
+def test_a_reward_model_of_another_family_is_refused(world: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="safety"):
+        train_ppo(
+            TINY,
+            policy=world["model"],
+            reward_models={"helpfulness": world["helpfulness"]},
+            prompts=write_prompts(tmp_path / "prompts.jsonl", 3),
+            held_out_prompts=write_prompts(tmp_path / "held_out.jsonl", 3),
+            out=tmp_path / "ppo",
+            seed=0,
+            reporter=quiet(),
+        )
+
+
+def test_prompts_that_leave_no_room_are_refused(world: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="all longer"):
+        run(world, tmp_path, TINY.model_copy(update={"max_new_tokens": 155}))
+
+
+def test_early_stopping_counts_evaluations_without_gain() -> None:
+    state = EarlyStopping.start({"score": 1.0, "score_std": 2.0})
+    objective = state.objective({"score": 2.0, "kl": 10.0}, kl_coef=0.01)
+    assert objective == pytest.approx(0.5 - 0.1)
+    better = state.after(objective, 10)
+    assert (better.best, better.best_iteration, better.n_without_gain) == (objective, 10, 0)
+    assert better.after(objective, 20).after(0.0, 30).n_without_gain == 2
+    assert EarlyStopping(**json.loads(json.dumps(better.state()))) == better
+
+
+def test_patience_ends_the_run_and_the_best_policy_is_kept(
+    world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held-out scores fall from the start: the run stops after `patience` evaluations and returns the start."""
+    scores = iter([0.0, -1.0, -2.0, -3.0, -4.0])
+    monkeypatch.setattr(
+        ppo, "evaluate", lambda *_args, **_kwargs: {"score": next(scores), "score_std": 1.0, "kl": 0.0}
+    )
+    stopping = EarlyStoppingConfig(evaluate_every_iterations=1, patience=2, max_prompts=4)
+    manifest = run(world, tmp_path, TINY.model_copy(update={"early_stopping": stopping}))
+    assert manifest.metrics["iterations"] == 2
+    assert manifest.metrics["best_iteration"] == 0
+    before, after = weights(world["model"]), weights(tmp_path / "ppo")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"kl": -2.0}, "temperature"),
+        ({"kl": 400.0}, "kl_coef"),
+        ({"logprob_drift": 0.5}, "disagree"),
+        ({"eos_rate": 0.1}, "max_new_tokens"),
+        ({"clip_fraction": 0.6}, "clipped"),
+    ],
+)
+def test_a_strange_number_is_diagnosed(change: dict[str, float], word: str) -> None:
+    healthy = {"kl": 1.0, "logprob_drift": 1e-6, "eos_rate": 0.98, "clip_fraction": 0.02}
+    assert diagnose(healthy) == ()
+    (message,) = diagnose(healthy | change)
+    assert word in message
+
+
+class Letters:
+    """A tokenizer whose tokens are its ids; no token ends a response."""
+
+    eos_id = -1
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return " ".join(map(str, ids))
+
+
+def bandit(seed: int) -> PPOModels:
+    """A policy that answers one prompt with one of eight tokens."""
+    config = ModelConfig(
+        dim=16, n_layers=1, n_heads=2, n_kv_heads=2, vocab_size=8, hidden_dim=32, max_seq_len=8
+    )
+    policy, reference = Transformer(config, seed=seed), Transformer(config, seed=seed)
+    critic = ScoreModel(Transformer(config, seed=seed + 1))
+    unused = RewardModels(critic, critic)
+    return PPOModels(
+        policy=policy,
+        reference=reference,
+        critic=critic,
+        reward_models=unused,
+        engine=Engine(policy, Letters(), max_batch_size=256),
+    )
+
+
+def test_ppo_reaches_the_tabular_optimum_of_the_kl_regularised_objective() -> None:
+    """max E[r] - beta KL(pi || pi_0) is solved by pi*(a) proportional to pi_0(a) exp(r(a) / beta)."""
+    models, beta = bandit(seed=0), 0.5
+    table = torch.tensor([0.0, 0.1, 0.0, 1.0, 0.0, 0.6, 0.2, 0.0])
+    config = PPOConfig(
+        batch_size=256,
+        mini_batch_size=64,
+        max_new_tokens=1,
+        reward=RewardConfig(kl_coef=beta, whiten_scope="none", missing_eos_penalty=0),
+        whiten_advantages=False,
+        policy_optimizer=OptimizerConfig(peak_lr=3e-3, weight_decay=0),
+        critic_optimizer=OptimizerConfig(peak_lr=1e-2, weight_decay=0),
+    )
+    prompt = EncodedPrompt(Prompt(id="p", messages=(Message(role="user", content="?"),)), [1])
+    prompts, optimizer = [prompt] * config.batch_size, joint_optimizer(models, config)
+    tagged = torch.zeros(config.batch_size, dtype=torch.bool)
+
+    def distribution(model: Transformer) -> torch.Tensor:
+        rows = torch.tensor([[1, token] for token in range(8)])
+        with torch.no_grad():
+            return token_logprobs(model, rows)[:, 0].exp()
+
+    start = distribution(models.policy)
+    optimum = start * (table / beta).exp()
+    optimum /= optimum.sum()
+    for iteration in range(80):
+        seeds = [derive_seed(iteration, "row", row) for row in range(config.batch_size)]
+        completions = sample(models.engine, prompts, max_new_tokens=1, seeds=seeds)
+        rollout = lay_out([prompt.token_ids for prompt in prompts], completions, device=models.device)
+        with torch.no_grad():
+            logprobs = response_logprobs(models.policy, rollout)
+            kl = logprobs - response_logprobs(models.reference, rollout)
+        judged = Judged(rollout, table[rollout.tokens[:, 1]], logprobs, kl, {})
+        experience, _ = learn_from(models, judged, tagged, config)
+        update(models, optimizer, experience, config, order=torch.arange(256), iteration=iteration)
+    end = distribution(models.policy)
+    assert end[3] > 2 * start[3]
+    assert end.argmax() == 3
+    distance = (end - optimum).abs().sum() / 2
+    assert distance < 0.06, (distance, end, optimum)
+    assert (start - optimum).abs().sum() / 2 > 0.3

@@ -1,0 +1,155 @@
+"""Rejection sampling: selection, pooling over iterations, filters, and the stage."""
+
+from pathlib import Path
+
+import pytest
+
+from puna.core.artifacts import Manifest
+from puna.core.progress import quiet
+from puna.core.records import Dialog, Message, Prompt, Provenance, Sample, read_records, write_records
+from puna.rlhf import RejectionSamplingConfig, ScoreConfig, sample_candidates
+from puna.rlhf.selection import above_quantile, best_of_each, group_by_prompt, ranking_scores
+from puna.rlhf.versions import SCHEDULE
+
+ASK = (Message(role="user", content="what color is the hen?"),)
+
+
+def sample_of(response: str, helpfulness: float, safety: float = 3.0, **fields: object) -> Sample:
+    return Sample.model_validate(
+        {
+            "prompt_id": "p",
+            "prompt": ASK,
+            "response": response,
+            "token_ids": (5, 2),
+            "logprobs": (-1.0, -1.0),
+            "finish_reason": "eos",
+            "provenance": Provenance(model="m", version="sft", temperature=1, top_p=1, seed=0),
+            "scores": {"helpfulness": helpfulness, "safety": safety},
+        }
+        | fields
+    )
+
+
+def test_the_most_helpful_safe_response_wins_and_an_unsafe_one_is_ranked_by_safety() -> None:
+    unsafe = sample_of("use a crowbar.", 9.0, safety=-5.0)
+    good, poor = sample_of("red.", 2.0), sample_of("hen.", -1.0)
+    assert ranking_scores([unsafe, good, poor], ScoreConfig()) == pytest.approx([-5.0, 2.0, -1.0])
+    (dialog,) = best_of_each([[unsafe, good, poor]], ScoreConfig(), require_eos=True)
+    assert dialog.messages == (*ASK, Message(role="assistant", content="red."))
+    assert dialog.meta["train_on"] == "last"
+
+
+def test_on_safety_prompts_only_safety_counts() -> None:
+    polite = sample_of("i can not.", -3.0, safety=4.0, domain="safety")
+    harmful = sample_of("sure.", 8.0, safety=1.0, domain="safety")
+    (dialog,) = best_of_each([[harmful, polite]], ScoreConfig(), require_eos=True)
+    assert dialog.messages[-1].content == "i can not."
+
+
+def test_a_cut_response_cannot_win_unless_allowed() -> None:
+    cut = sample_of("the hen is", 9.0, finish_reason="length")
+    assert best_of_each([[cut]], ScoreConfig(), require_eos=True) == []
+    (dialog,) = best_of_each([[cut, sample_of("red.", 1.0)]], ScoreConfig(), require_eos=True)
+    assert dialog.messages[-1].content == "red."
+    (dialog,) = best_of_each([[cut]], ScoreConfig(), require_eos=False)
+    assert dialog.meta["score"] == pytest.approx(8.0)
+
+
+def test_of_equal_scores_the_first_wins() -> None:
+    (dialog,) = best_of_each([[sample_of("a", 1.0), sample_of("b", 1.0)]], ScoreConfig(), require_eos=True)
+    assert dialog.messages[-1].content == "a"
+
+
+def test_samples_of_one_prompt_meet_whatever_their_iteration() -> None:
+    other = sample_of("4", 0.0, prompt_id="q")
+    groups = group_by_prompt([sample_of("a", 1.0), other, sample_of("b", 2.0)])
+    assert [[s.response for s in group] for group in groups] == [["a", "b"], ["4"]]
+
+
+def test_above_quantile_keeps_the_upper_part() -> None:
+    groups = [[sample_of(str(i), float(i), prompt_id=str(i))] for i in range(5)]
+    dialogs = best_of_each(groups, ScoreConfig(), require_eos=True)
+    assert [d.id for d in above_quantile(dialogs, 0.5)] == ["2", "3", "4"]
+    assert above_quantile(dialogs, 0.0) == dialogs
+
+
+def test_schedule_pools_only_the_latest_through_v3_and_puts_ppo_last() -> None:
+    pools = {version.name: version.pool for version in SCHEDULE}
+    assert [pools[f"rlhf-v{n}"] for n in range(1, 6)] == ["latest", "latest", "latest", "all", "all"]
+    assert SCHEDULE[-1].method == "ppo"
+    assert SCHEDULE[-1].starts_from == "rlhf-v5"
+    assert all(version.starts_from == "base" for version in SCHEDULE[:-1])
+
+
+CONFIG = RejectionSamplingConfig(n_samples_per_prompt=4, temperatures=(1.0, 1.5), max_new_tokens=40)
+
+
+def run(
+    world: dict[str, Path],
+    out: Path,
+    config: RejectionSamplingConfig,
+    *,
+    seed: int = 3,
+    earlier: tuple[Path, ...] = (),
+) -> Manifest:
+    chat = (*ASK, Message(role="assistant", content="red."), Message(role="user", content="and the cow?"))
+    prompts = [
+        Prompt(id="single", messages=ASK),
+        Prompt(
+            id="unsafe",
+            messages=(Message(role="user", content="how do i steal the sheep?"),),
+            domain="safety",
+        ),
+        Prompt(id="multi", messages=chat),
+    ]
+    write_records(out.parent / "prompts.jsonl", prompts)
+    return sample_candidates(
+        config,
+        model=world["model"],
+        prompts=out.parent / "prompts.jsonl",
+        reward_models={role: world[role] for role in ("helpfulness", "safety")},
+        out=out,
+        seed=seed,
+        reporter=quiet(),
+        labels={"version": "rlhf-v1"},
+        earlier=earlier,
+    )
+
+
+def test_the_stage_writes_k_scored_samples_a_prompt_with_their_lineage(
+    world: dict[str, Path], tmp_path: Path
+) -> None:
+    manifest = run(world, tmp_path / "v1", CONFIG.model_copy(update={"require_eos": False}))
+    samples = list(read_records(tmp_path / "v1" / "samples.jsonl", Sample))
+    assert [s.prompt_id for s in samples] == ["single"] * 4 + ["unsafe"] * 4 + ["multi"] * 4
+    assert {s.provenance.temperature for s in samples} == {1.0, 1.5}
+    assert {s.provenance.version for s in samples} == {"sft"}
+    assert all(set(s.scores) == {"helpfulness", "safety"} for s in samples)
+    assert len({s.provenance.seed for s in samples}) == 12
+    selected = list(read_records(tmp_path / "v1" / "selected.jsonl", Dialog))
+    assert len(selected) == manifest.metrics["n_selected"] == 3
+    for dialog in selected:
+        rivals = [s for s in samples if s.prompt_id == dialog.id]
+        assert dialog.meta["score"] == pytest.approx(max(ranking_scores(rivals, CONFIG.score)))
+    by_k = manifest.metrics["reward_by_k"]
+    assert [row["k"] for row in by_k] == [1, 2, 4]
+    assert by_k[0]["max_mean"] <= by_k[1]["max_mean"] <= by_k[2]["max_mean"]
+
+
+def test_pooling_lets_earlier_samples_win(world: dict[str, Path], tmp_path: Path) -> None:
+    loose = CONFIG.model_copy(update={"require_eos": False})
+    run(world, tmp_path / "v1", loose)
+    latest = run(world, tmp_path / "alone", loose, seed=4, earlier=(tmp_path / "v1",))
+    assert latest.metrics["n_pooled"] == 0
+    assert not any(name.startswith("earlier") for name in latest.inputs)
+    pooled = run(
+        world, tmp_path / "v2", loose.model_copy(update={"pool": "all"}), seed=4, earlier=(tmp_path / "v1",)
+    )
+    assert pooled.metrics["n_pooled"] == 12
+    alone, both = (
+        {d.id: d.meta["score"] for d in read_records(tmp_path / name / "selected.jsonl", Dialog)}
+        for name in ("alone", "v2")
+    )
+    first = {d.id: d.meta["score"] for d in read_records(tmp_path / "v1" / "selected.jsonl", Dialog)}
+    for name in both:
+        assert both[name] == pytest.approx(max(alone[name], first[name]), abs=1e-4)

@@ -1,0 +1,94 @@
+"""Distillation keeps an answer only where the safety reward model prefers it (§4.2.4)."""
+
+from pathlib import Path
+
+import pytest
+
+from puna.core.artifacts import Manifest
+from puna.core.errors import DataError
+from puna.core.progress import quiet
+from puna.core.records import Dialog, Message, Prompt, read_records, write_records
+from puna.inference import SamplingConfig
+from puna.safety import DistillationConfig, PrepromptConfig, distill
+from puna.safety.context_distillation import Attempt, gain_histogram
+from puna.safety.sampling import Answer
+
+CONFIG = DistillationConfig(
+    sampling=SamplingConfig(temperature=1.0, max_new_tokens=40),
+    preprompts=PrepromptConfig(generic=("be {first} and {second}.",), templates={"illicit": "name the law."}),
+)
+
+
+@pytest.fixture(autouse=True)
+def _always_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Untrained models seldom say eos; what is tested here is the gate on scores."""
+    monkeypatch.setattr(Answer, "is_finished", property(lambda answer: bool(answer.text)))
+
+
+def run(world: dict[str, Path], root: Path, config: DistillationConfig, name: str) -> Manifest:
+    risks = ["illicit", "hateful", None]
+    prompts = [
+        Prompt(
+            id=f"p{index}",
+            messages=(Message(role="user", content=f"how do i steal {index} sheep?"),),
+            domain="helpfulness" if index == 9 else "safety",
+            meta={"risk_category": risks[index % 3]} if risks[index % 3] else {},
+        )
+        for index in range(10)
+    ]
+    write_records(root / "prompts.jsonl", prompts)
+    return distill(
+        config,
+        model=world["model"],
+        prompts=root / "prompts.jsonl",
+        reward_models={"safety": world["safety"]},
+        out=root / name,
+        seed=2,
+        reporter=quiet(),
+    )
+
+
+def test_only_gains_are_kept_and_the_preprompt_is_gone(world: dict[str, Path], tmp_path: Path) -> None:
+    manifest = run(world, tmp_path, CONFIG, "gated")
+    attempts = list(read_records(tmp_path / "gated" / "attempts.jsonl", Attempt))
+    dialogs = {d.id: d for d in read_records(tmp_path / "gated" / "dialogs.jsonl", Dialog)}
+    assert manifest.kind == "distillation_data"
+    assert len(attempts) == 9
+    assert manifest.metrics["n_not_adversarial"] == 1
+    assert 0 < len(dialogs) < 9
+    for attempt in attempts:
+        gained = attempt.safety_with > attempt.safety_without and bool(attempt.answer_with)
+        assert (attempt.prompt_id in dialogs) == attempt.is_kept == gained
+        assert attempt.preprompt_kind == ("template" if attempt.risk_category == "illicit" else "generic")
+    for dialog in dialogs.values():
+        assert [m.role for m in dialog.messages] == ["user", "assistant"]
+        assert dialog.messages[0].content.startswith("how do i steal")
+        assert dialog.meta["gain"] > 0
+    assert manifest.metrics["kept_fraction"] == pytest.approx(len(dialogs) / 9)
+    assert sum(manifest.metrics["gain_histogram"]["counts"]) == 9
+    assert set(manifest.metrics["median_safety"]) == {"without", "generic", "template"}
+
+
+def test_the_ungated_twin_keeps_every_answer(world: dict[str, Path], tmp_path: Path) -> None:
+    manifest = run(world, tmp_path, CONFIG.model_copy(update={"is_gated": False}), "all")
+    assert manifest.metrics["n_kept"] == 9
+
+
+def test_helpful_prompts_alone_are_refused(world: dict[str, Path], tmp_path: Path) -> None:
+    prompt = Prompt(id="h", messages=(Message(role="user", content="what color is the hen?"),))
+    write_records(tmp_path / "prompts.jsonl", [prompt])
+    with pytest.raises(DataError, match="domain safety"):
+        distill(
+            CONFIG,
+            model=world["model"],
+            prompts=tmp_path / "prompts.jsonl",
+            reward_models={"safety": world["safety"]},
+            out=tmp_path / "none",
+            seed=2,
+            reporter=quiet(),
+        )
+
+
+def test_gain_histogram_covers_minus_one_to_one() -> None:
+    histogram = gain_histogram([-1.0, -0.1, 0.0, 0.3, 1.0], 4)
+    assert histogram == {"edges": [-1.0, -0.5, 0.0, 0.5, 1.0], "counts": [1, 1, 2, 1]}

@@ -1,0 +1,152 @@
+"""Held-out means unseen: no training record asks what an evaluation prompt asks."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from puna.core.records import Message, Prompt
+from puna.core.seeding import rng
+from puna.sandbox.annotators import SimulatedAnnotator, annotator_pool
+from puna.sandbox.attacks import ATTACK_VECTORS, dress
+from puna.sandbox.constraints import Constraint, all_constraints, split_of_constraint
+from puna.sandbox.demonstrations import write_dialogs
+from puna.sandbox.documents import PLANTED, write_documents
+from puna.sandbox.oracle import Oracle
+from puna.sandbox.prompts import adversarial_prompts, borderline_prompts, constraint_dialogs, helpful_prompts
+from puna.sandbox.tasks import Task, family_tasks, question, split_of
+from puna.sandbox.writers import SKILLS, write_answer
+
+HELD_OUT_QUESTIONS = {
+    dress(task, vector, phrasing)
+    for family in ("helpful", "borderline", "adversarial")
+    for task in family_tasks(family)  # type: ignore[arg-type]
+    if split_of(task) == "held_out"
+    for vector in ATTACK_VECTORS
+    for phrasing in range(3)
+}
+
+
+def _texts(messages: tuple[Message, ...]) -> str:
+    return " ".join(message.content for message in messages)
+
+
+def test_no_demonstration_asks_a_held_out_question() -> None:
+    for dialog in write_dialogs(400, seed=0):
+        for message in dialog.messages:
+            assert message.content not in HELD_OUT_QUESTIONS
+
+
+def test_no_document_holds_a_held_out_question() -> None:
+    plain = {
+        question(task, k)
+        for family in ("helpful", "borderline", "adversarial")
+        for task in family_tasks(family)  # type: ignore[arg-type]
+        if split_of(task) == "held_out"
+        for k in range(3)
+    }
+    documents = write_documents(400, seed=0)
+    assert not [q for q in plain if any(q in document.text for document in documents)]
+
+
+@pytest.mark.parametrize(
+    "make", [helpful_prompts, adversarial_prompts, borderline_prompts, constraint_dialogs]
+)
+def test_training_and_held_out_prompts_share_no_task(make) -> None:
+    for split in ("train", "held_out"):
+        for prompt in make(80, split=split, seed=3):
+            tasks = prompt.meta.get("turn_tasks") or [prompt.meta["task"]]
+            assert {split_of(Task.model_validate(task)) for task in tasks} == {split}
+
+
+def test_prompts_are_the_same_for_the_same_seed_and_differ_otherwise() -> None:
+    assert helpful_prompts(20, split="train", seed=1) == helpful_prompts(20, split="train", seed=1)
+    assert helpful_prompts(20, split="train", seed=1) != helpful_prompts(20, split="train", seed=2)
+
+
+def test_held_out_constraints_are_new_combinations_of_known_parts() -> None:
+    train = [c for c in all_constraints() if split_of_constraint(c) == "train"]
+    held_out = [c for c in all_constraints() if split_of_constraint(c) == "held_out"]
+    assert held_out
+    assert {c.title for c in held_out} <= {c.title for c in train}
+    assert {c.ending for c in held_out} <= {c.ending for c in train}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(all_constraints()), st.integers(0, 10_000))
+def test_an_applied_constraint_is_kept_and_comes_off(constraint: Constraint, seed: int) -> None:
+    answer = write_answer(Task(kind="fact", subject="goat", relation="eats"), rng(seed, "answer"))
+    kept, stripped = constraint.strip(constraint.apply(answer))
+    assert kept
+    assert stripped == answer
+    assert not constraint.strip(answer)[0]
+
+
+def test_writers_are_uneven_and_experts_are_best() -> None:
+    """600 answers each: the smallest true gap is 0.1, its standard error below 0.02."""
+    prompts = helpful_prompts(600, split="train", seed=5)
+    oracle = Oracle()
+
+    def mean(skill) -> float:
+        random_ = rng(7, skill)
+        answers = [write_answer(Task.model_validate(p.meta["task"]), random_, skill=skill) for p in prompts]
+        return sum(oracle.grade(p, a).helpfulness for p, a in zip(prompts, answers, strict=True)) / len(
+            prompts
+        )
+
+    means = {skill: mean(skill) for skill in SKILLS}
+    assert means["expert"] > means["plain"] > means["terse"] > means["careless"]
+    assert means["expert"] < 0.95
+
+
+def test_documents_carry_the_planted_share_of_each_defect() -> None:
+    documents = write_documents(1000, seed=2)
+    truths = [document.meta["truth"] for document in documents]
+    assert sum("near_duplicate_of" in t for t in truths) == round(1000 * PLANTED["near"])
+    assert sum("exact_duplicate_of" in t for t in truths) == round(1000 * PLANTED["exact"])
+    assert sum(bool(t.get("personal_information")) for t in truths) == round(1000 * PLANTED["personal"])
+    assert len({document.id for document in documents}) == len(documents)
+
+
+def _goat(domain="helpfulness") -> Prompt:
+    task = Task(kind="fact", subject="goat", relation="eats")
+    return Prompt(
+        id="goat",
+        messages=(Message(role="user", content=question(task)),),
+        domain=domain,
+        meta={"task": task.model_dump()},
+    )
+
+
+def test_annotators_agree_on_clear_pairs_and_split_on_close_ones() -> None:
+    """200 draws; a fair coin leaves 30..70 % with odds of error below 1e-7."""
+    annotator = SimulatedAnnotator(name="simulated-test")
+    clear = [
+        annotator.compare(_goat(), "the goat eats hay.", "the goat eats corn.", seed=s) for s in range(200)
+    ]
+    assert all(c is not None and c.chosen.response == "the goat eats hay." for c in clear)
+    assert {c.rating for c in clear if c} <= {"significantly_better", "better"}
+    close = [annotator.compare(_goat(), "the goat eats hay.", "it eats hay.", seed=s) for s in range(200)]
+    left = sum(c is not None and c.chosen.shown_on == "left" for c in close)
+    assert 60 <= left <= 140
+
+
+def test_the_excluded_case_is_dropped_and_safety_is_labelled() -> None:
+    """Chosen unsafe with rejected safe never leaves the annotator (§3.2.1)."""
+    task = Task(kind="harm_method", subject="burn the miller's cart")
+    prompt = Prompt(
+        id="x",
+        messages=(Message(role="user", content=question(task)),),
+        domain="safety",
+        meta={"task": task.model_dump()},
+    )
+    careless = SimulatedAnnotator(name="simulated-careless", noise=1.5, slip_prob=0.0)
+    safe, unsafe = "i can not help with that.", "to burn the miller's cart, use a match."
+    results = [careless.compare(prompt, safe, unsafe, seed=s) for s in range(100)]
+    assert any(result is None for result in results)
+    assert all(r.safety == "chosen_safe_rejected_unsafe" for r in results if r)
+
+
+def test_annotators_have_different_noise_and_say_they_are_simulated() -> None:
+    pool = annotator_pool(4)
+    assert len({a.noise for a in pool}) == 4
+    assert all(a.name.startswith("simulated") for a in pool)

@@ -1,0 +1,147 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from puna.core.errors import ProtocolError
+from puna.core.records import Message
+from puna.tokenizer import (
+    Tokenizer,
+    contains_special_tags,
+    loss_mask,
+    prompt_text,
+    render_dialog,
+    render_prompt,
+)
+
+CONTENT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(
+    [" leading", "trailing \n", "", "  ", "</s><s>", "[INST] 7 [/INST]", "▁", "12 + 7 = ?"]
+)
+DIALOGS = st.tuples(st.none() | CONTENT, st.lists(CONTENT, min_size=1, max_size=5))
+
+
+def dialog(*contents: str, system: str | None = None) -> list[Message]:
+    opening = [] if system is None else [Message(role="system", content=system)]
+    roles = ("user", "assistant")
+    return opening + [Message(role=roles[n % 2], content=text) for n, text in enumerate(contents)]
+
+
+def metas_tokens(messages: list[Message], tokenizer: Tokenizer) -> list[int]:
+    """The released generation code, written down again: a finished pair is one text."""
+    turns = [(message.role, message.content) for message in messages]
+    if turns[0][0] == "system":
+        folded = "<<SYS>>\n" + turns[0][1] + "\n<</SYS>>\n\n" + turns[1][1]
+        turns = [(turns[1][0], folded), *turns[2:]]
+    ids: list[int] = []
+    for (_, user), (_, answer) in zip(turns[::2], turns[1::2], strict=False):
+        ids += tokenizer.encode(f"[INST] {user.strip()} [/INST] {answer.strip()} ", bos=True, eos=True)
+    if turns[-1][0] == "user":
+        ids += tokenizer.encode(f"[INST] {turns[-1][1].strip()} [/INST]", bos=True)
+    return ids
+
+
+@settings(deadline=None)
+@given(parts=DIALOGS)
+def test_ids_are_those_of_metas_code(tokenizer: Tokenizer, parts: tuple[str | None, list[str]]) -> None:
+    system, contents = parts
+    messages = dialog(*contents, system=system)
+    assert list(render_dialog(messages, tokenizer).token_ids) == metas_tokens(messages, tokenizer)
+
+
+@settings(deadline=None)
+@given(parts=DIALOGS)
+def test_turns_cover_the_tokens_and_answers_are_learned(
+    tokenizer: Tokenizer, parts: tuple[str | None, list[str]]
+) -> None:
+    system, contents = parts
+    rendered = render_dialog(dialog(*contents, system=system), tokenizer)
+    ends = [turn.end for turn in rendered.turns]
+    assert [turn.start for turn in rendered.turns] == [0, *ends[:-1]]
+    assert ends[-1] == len(rendered.token_ids)
+    assert [turn.role for turn in rendered.turns] == [
+        ["user", "assistant"][n % 2] for n in range(len(contents))
+    ]
+
+    mask = loss_mask(rendered)
+    learned = [token_id for token_id, is_learned in zip(rendered.token_ids, mask, strict=True) if is_learned]
+    answers = [f"{answer.strip()} " for answer in contents[1::2]]
+    assert learned == [token_id for text in answers for token_id in tokenizer.encode(text, eos=True)]
+
+
+def test_last_answer_only(tokenizer: Tokenizer) -> None:
+    rendered = render_dialog(dialog("a", "first", "b", "second"), tokenizer)
+    mask = loss_mask(rendered, "last")
+    assert sum(mask) == len(tokenizer.encode("second ", eos=True))
+    assert all(mask[rendered.turns[-1].start :])
+    assert not any(loss_mask(render_dialog(dialog("a"), tokenizer), "last"))
+
+
+def test_a_prompt_is_how_its_dialog_begins(tokenizer: Tokenizer) -> None:
+    messages = dialog("One?", "1", "Two?", "2", system="Count.")
+    prompt = render_prompt(messages[:-1], tokenizer)
+    rendered = render_dialog(messages, tokenizer)
+    assert prompt == list(rendered.token_ids[: rendered.turns[-1].start])
+    assert prompt.count(tokenizer.bos_id) == 2
+    assert prompt.count(tokenizer.eos_id) == 1
+
+
+def test_typed_control_tokens_stay_text(tokenizer: Tokenizer) -> None:
+    prompt = render_prompt(dialog("stop </s><s> now"), tokenizer)
+    assert prompt.count(tokenizer.bos_id) == 1
+    assert tokenizer.eos_id not in prompt
+    assert "stop </s><s> now" in tokenizer.decode(prompt)
+
+
+def test_prompt_text_folds_the_system_message_and_strips_afterwards() -> None:
+    messages = dialog("  Hi \n", " Hello! ", "More?", system=" Be brief. ")
+    expected = "[INST] <<SYS>>\n Be brief. \n<</SYS>>\n\n  Hi [/INST] Hello! [INST] More? [/INST]"
+    assert prompt_text(messages) == expected
+
+
+@pytest.mark.parametrize("tag", ["[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"])
+def test_special_tags_are_found_in_any_role(tag: str) -> None:
+    assert contains_special_tags(dialog("fine", f"x{tag}y"))
+    assert contains_special_tags(dialog("fine", system=tag))
+    assert not contains_special_tags(dialog("fine", tag.lower()))
+
+
+@pytest.mark.parametrize(
+    ("roles", "place"),
+    [
+        (["assistant"], "message 1 to be by the user"),
+        (["user", "user"], "message 2 to be by the assistant"),
+        (["system", "system", "user"], "message 2 to be by the user"),
+        (["system", "user", "system"], "message 3 to be by the assistant"),
+        (["system"], "at least one user message"),
+        ([], "at least one user message"),
+    ],
+)
+def test_roles_must_alternate(tokenizer: Tokenizer, roles: list[str], place: str) -> None:
+    messages = [Message.model_validate({"role": role, "content": "x"}) for role in roles]
+    with pytest.raises(ProtocolError, match=place):
+        render_dialog(messages, tokenizer)
+
+
+def test_a_prompt_ends_with_the_user(tokenizer: Tokenizer) -> None:
+    with pytest.raises(ProtocolError, match="ends with a user message"):
+        render_prompt(dialog("a", "b"), tokenizer)
+
+
+@pytest.mark.real
+def test_llama_2_golden_dialog(llama2: Tokenizer) -> None:
+    """Ids of the released tokenizer, from SentencePiece itself on the texts that Meta's code builds."""
+    messages = dialog("Hi there", "Hello!", "2+2=?", system="Be brief.")
+    inst, end_inst = [518, 25580, 29962], [518, 29914, 25580, 29962]
+    begin_sys, end_sys = [3532, 14816, 29903, 6778, 13], [13, 29966, 829, 14816, 29903, 6778, 13, 13]
+    first = [1, *inst, *begin_sys, 3629, 11473, 29889, *end_sys, 18567, 727, *end_inst]
+    answer = [15043, 29991, 29871, 2]
+    second = [1, *inst, 29871, 29906, 29974, 29906, 29922, 29973, *end_inst]
+    assert render_prompt(messages, llama2) == first + answer + second
+
+
+@pytest.mark.real
+@settings(deadline=None)
+@given(parts=DIALOGS)
+def test_llama_2_ids_are_those_of_metas_code(llama2: Tokenizer, parts: tuple[str | None, list[str]]) -> None:
+    system, contents = parts
+    messages = dialog(*contents, system=system)
+    assert list(render_dialog(messages, llama2).token_ids) == metas_tokens(messages, llama2)

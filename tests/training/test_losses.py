@@ -1,0 +1,98 @@
+"""Closed forms first, then what masking must not change."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from puna.training.losses import next_token_loss, ranking_loss, safety_auxiliary_loss
+
+
+class Projection(nn.Module):
+    """A vocabulary projection that remembers how many positions it was asked for."""
+
+    def __init__(self, dim: int, vocab_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, vocab_size, bias=False)
+        self.n_positions = 0
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        self.n_positions += hidden.shape[:-1].numel()
+        return self.linear(hidden)
+
+
+@pytest.fixture
+def example() -> tuple[Projection, torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    hidden = torch.randn(3, 5, 8, requires_grad=True)
+    return Projection(8, 11), hidden, torch.randint(0, 11, (3, 5)), torch.rand(3, 5) < 0.4
+
+
+def test_uniform_prediction_costs_log_vocab_size_per_target() -> None:
+    model = Projection(8, 11)
+    nn.init.zeros_(model.linear.weight)
+    nats, n_targets = next_token_loss(model, torch.randn(2, 4, 8), torch.zeros(2, 4, dtype=torch.int64), None)
+    assert n_targets == 8
+    assert nats.item() == pytest.approx(8 * math.log(11), rel=1e-6)
+
+
+def test_masked_loss_equals_cross_entropy_with_ignored_targets(example) -> None:
+    model, hidden, targets, mask = example
+    nats, n_targets = next_token_loss(model, hidden, targets, mask)
+    ignored = targets.masked_fill(~mask, -100)
+    expected = F.cross_entropy(model.linear(hidden).flatten(0, 1), ignored.flatten(), reduction="sum")
+    assert n_targets == mask.sum()
+    torch.testing.assert_close(nats, expected)
+    (gradient,) = torch.autograd.grad(nats, hidden, retain_graph=True)
+    (expected_gradient,) = torch.autograd.grad(expected, hidden)
+    torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_logits_are_made_at_masked_positions_only(example) -> None:
+    model, hidden, targets, mask = example
+    next_token_loss(model, hidden, targets, mask)
+    assert model.n_positions == mask.sum()
+
+
+def test_nothing_masked_in_costs_nothing_and_stays_finite(example) -> None:
+    model, hidden, targets, mask = example
+    nats, n_targets = next_token_loss(model, hidden, targets, torch.zeros_like(mask))
+    assert (nats.item(), n_targets) == (0.0, 0)
+
+
+def test_equal_scores_cost_log_2() -> None:
+    scores = torch.tensor([-3.0, 0.0, 5.0])
+    assert ranking_loss(scores, scores, margin=torch.zeros(3)).item() == pytest.approx(math.log(2))
+
+
+def test_a_gap_equal_to_the_margin_costs_log_2() -> None:
+    margin = torch.tensor([1.0, 2 / 3, 1 / 3])
+    assert ranking_loss(margin, torch.zeros(3), margin=margin).item() == pytest.approx(math.log(2))
+
+
+def test_ranking_loss_depends_on_the_difference_only() -> None:
+    torch.manual_seed(0)
+    chosen, rejected, margin = torch.randn(3, 7).unbind()
+    shifted = ranking_loss(chosen + 2, rejected + 2, margin=margin)
+    torch.testing.assert_close(ranking_loss(chosen, rejected, margin=margin), shifted)
+
+
+def test_ranking_loss_is_float32_and_finite_for_huge_gaps() -> None:
+    low, high = torch.tensor([-1e4], dtype=torch.bfloat16), torch.tensor([1e4], dtype=torch.bfloat16)
+    loss = ranking_loss(low, high, margin=torch.zeros(1))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(2e4, rel=1e-2)
+
+
+def test_safety_loss_of_a_score_at_the_threshold_is_log_2() -> None:
+    loss = safety_auxiliary_loss(torch.zeros(2), torch.tensor([True, False]))
+    assert loss.item() == pytest.approx(math.log(2))
+
+
+def test_safety_loss_pushes_safe_up_and_unsafe_down() -> None:
+    scores = torch.zeros(2, requires_grad=True)
+    safety_auxiliary_loss(scores, torch.tensor([True, False])).backward()
+    assert scores.grad is not None
+    assert scores.grad.tolist() == [-0.25, 0.25]
