@@ -1,5 +1,6 @@
 """The PPO stage: exact resume, early stopping, diagnosis; its optimum on a problem with a known answer."""
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 import puna.rlhf.ppo as ppo
 from puna.core.artifacts import Manifest
 from puna.core.errors import CheckpointError, DataError
 from puna.core.metrics import read_metrics
-from puna.core.progress import quiet
+from puna.core.progress import Reporter, quiet
 from puna.core.records import Message, Prompt, write_records
 from puna.core.seeding import derive_seed
 from puna.inference import Engine, token_logprobs
@@ -54,7 +56,14 @@ def write_prompts(path: Path, n: int) -> Path:
     return path
 
 
-def run(world: dict[str, Path], root: Path, config: PPOConfig = TINY, name: str = "ppo") -> Manifest:
+def run(
+    world: dict[str, Path],
+    root: Path,
+    config: PPOConfig = TINY,
+    name: str = "ppo",
+    *,
+    reporter: Reporter | None = None,
+) -> Manifest:
     return train_ppo(
         config,
         policy=world["model"],
@@ -63,7 +72,7 @@ def run(world: dict[str, Path], root: Path, config: PPOConfig = TINY, name: str 
         held_out_prompts=write_prompts(root / "held_out.jsonl", 5),
         out=root / name,
         seed=7,
-        reporter=quiet(),
+        reporter=reporter or quiet(),
         labels={"version": "rlhf-v3-ppo"},
     )
 
@@ -142,6 +151,13 @@ def test_a_critic_from_the_policy_also_trains(world: dict[str, Path], tmp_path: 
     assert run(world, tmp_path, config).metrics["iterations"] == 1
 
 
+def test_in_bfloat16_sampler_and_trainer_still_agree(world: dict[str, Path], tmp_path: Path) -> None:
+    run(world, tmp_path, TINY.model_copy(update={"max_iterations": 2, "dtype": "bfloat16"}))
+    rows = [row for row in read_metrics(tmp_path / "ppo" / "metrics.jsonl") if row["split"] == "train"]
+    assert all(row["logprob_drift"] < 0.02 for row in rows)
+    assert rows[0]["kl"] == pytest.approx(0, abs=0.05)
+
+
 def test_a_reward_model_of_another_family_is_refused(world: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="safety"):
         train_ppo(
@@ -187,6 +203,15 @@ def test_patience_ends_the_run_and_the_best_policy_is_kept(
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_lasting_trouble_is_told_once(
+    world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ppo, "diagnose", lambda _metrics: ("KL is strange",))
+    stream = io.StringIO()
+    run(world, tmp_path, reporter=Reporter(Console(file=stream)))
+    assert stream.getvalue().count("KL is strange") == 1
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [
@@ -214,11 +239,13 @@ class Letters:
 
 
 def bandit(seed: int) -> PPOModels:
-    """A policy that answers one prompt with one of eight tokens."""
+    """A policy that answers one prompt with one of eight tokens, at first all equally likely."""
     config = ModelConfig(
         dim=16, n_layers=1, n_heads=2, n_kv_heads=2, vocab_size=8, hidden_dim=32, max_seq_len=8
     )
     policy, reference = Transformer(config, seed=seed), Transformer(config, seed=seed)
+    for model in (policy, reference):
+        torch.nn.init.zeros_(model.output.weight)
     critic = ScoreModel(Transformer(config, seed=seed + 1))
     unused = RewardModels(critic, critic)
     return PPOModels(
@@ -266,8 +293,7 @@ def test_ppo_reaches_the_tabular_optimum_of_the_kl_regularised_objective() -> No
         experience, _ = learn_from(models, judged, tagged, config)
         update(models, optimizer, experience, config, order=torch.arange(256), iteration=iteration)
     end = distribution(models.policy)
+    assert end.argmax() == table.argmax()
     assert end[3] > 2 * start[3]
-    assert end.argmax() == 3
-    distance = (end - optimum).abs().sum() / 2
-    assert distance < 0.06, (distance, end, optimum)
-    assert (start - optimum).abs().sum() / 2 > 0.3
+    assert (start - optimum).abs().sum() / 2 > 0.25
+    assert (end - optimum).abs().sum() / 2 < 0.05, (end, optimum)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from tiny_chat_models import save_world
 
 

@@ -204,7 +204,8 @@ class Figure4:
             return
         comparisons = [self.out / "preferences"]
         if self.recipe.sandbox:
-            comparisons = [self.out / "preferences" / f"batch-{j}" for j in range(1, k + 1)]
+            batches = [self.out / "preferences" / f"batch-{j}" for j in range(1, k + 1)]
+            comparisons = [*batches, self.out / "sandbox" / "open_comparisons.jsonl"]
         roles: tuple[Domain, Domain] = ("helpfulness", "safety")
         for role in roles:
             config = self.recipe.helpfulness_reward if role == "helpfulness" else self.recipe.safety_reward
@@ -223,7 +224,7 @@ class Figure4:
         distill(
             self.recipe.distillation,
             model=self.out / "sft",
-            prompts=self._prompts("round-1"),
+            prompts=self._prompts("red_team"),
             reward_models=self._rewards(1),
             out=self.out / "safety" / "distillation",
             seed=derive_seed(self.seed, "distillation"),

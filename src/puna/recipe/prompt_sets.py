@@ -61,7 +61,7 @@ def build_prompt_sets(
     seed: int,
     reporter: Reporter,
 ) -> Manifest:
-    """Write prompts/round-K.jsonl, early_stopping.jsonl, held_out.jsonl and constraints.jsonl.
+    """Write prompts/round-K.jsonl, red_team.jsonl, early_stopping.jsonl, held_out.jsonl and constraints.jsonl.
 
     Args:
         dialogs: folders with dialogs.jsonl and held_out.jsonl: prompts of the helpfulness domain.
@@ -77,6 +77,7 @@ def build_prompt_sets(
         sets = {"early_stopping": _take(helpful, safety, config.n_early_stopping, config.n_early_stopping // 3)}
         for k in range(1, config.n_rounds + 1):
             sets[f"round-{k}"] = _take(helpful, safety, config.n_helpful, config.n_safety)
+        sets["red_team"] = safety[: config.n_safety]
         held_out = _shuffled(_dialog_prompts(dialogs, "held_out.jsonl", config.max_characters), random_)
         held_out_safety = _shuffled(_safety_prompts(comparisons, "test.jsonl", config.max_characters), random_)
         sets["held_out"] = [*held_out[: config.n_held_out], *held_out_safety[: config.n_held_out]]

@@ -123,6 +123,8 @@ class _Trainer:
     prompts: Sequence[EncodedPrompt]
     held_out: Sequence[EncodedPrompt]
     context: StageContext
+    is_healthy: bool = True
+    """The last iteration's numbers gave no reason for a diagnosis."""
     best: Transformer = field(init=False)
     """The policy to keep, once `run` is through."""
 
@@ -176,9 +178,14 @@ class _Trainer:
         losses = update(models, optimizer, experience, config, order=order, iteration=iteration)
         metrics = {"reward": reward} | judged.metrics | losses
         self.context.metrics.write(iteration, "train", **metrics)
-        for message in diagnose(metrics):
-            self.context.reporter.log(f"PPO iteration {iteration}: {message}")
+        self._report(diagnose(metrics), iteration)
         return metrics
+
+    def _report(self, messages: Sequence[str], iteration: int) -> None:
+        """Say what is wrong when it starts, not at every iteration that it lasts."""
+        if messages and self.is_healthy:
+            self.context.reporter.log(f"PPO iteration {iteration}: {'; '.join(messages)}")
+        self.is_healthy = not messages
 
     def _first_evaluation(self) -> EarlyStopping:
         metrics = self._held_out_metrics()

@@ -79,35 +79,7 @@ def sample_candidates(
     pooled = tuple(earlier) if config.pool == "all" else ()
 
     def build(context: StageContext) -> dict[str, Any]:
-        tokenizer = Tokenizer.load(model)
-        device = pick_device(config.device)
-        judges = load_reward_models(reward_models, tokenizer, device=device)
-        transformer = load_model(model, device=device)
-        room = transformer.config.max_seq_len - config.max_new_tokens
-        encoded, n_too_long = read_prompts(prompts, tokenizer, max_tokens=room)
-        engine = Engine(transformer, tokenizer)
-        manifest = read_manifest(model)
-        source = Provenance(
-            model=manifest.fingerprint,
-            version=manifest.labels.get("version", ""),
-            temperature=0,
-            top_p=0,
-            seed=0,
-        )
-        samples = _sample(config, engine, judges, encoded, source, tokenizer, context)
-        old = [_rescored(folder, judges, tokenizer) for folder in pooled]
-        groups = group_by_prompt(itertools.chain(samples, *old))
-        best = best_of_each(groups, config.score, require_eos=config.require_eos)
-        selected = above_quantile(best, config.min_quantile)
-        write_records(context.folder / "samples.jsonl", samples)
-        write_records(context.folder / "selected.jsonl", selected)
-        return _metrics(config, samples) | {
-            "n_prompts": len(encoded),
-            "n_prompts_too_long": n_too_long,
-            "n_pooled": sum(len(part) for part in old),
-            "n_selected": len(selected),
-            "n_selected_from_earlier": sum(d.meta["model"] != manifest.fingerprint for d in selected),
-        }
+        return _build(config, context, model, prompts, reward_models, pooled)
 
     inputs: dict[str, Path | Sequence[Path]] = {"model": model, "prompts": prompts, "earlier": pooled}
     inputs |= {f"reward_model_{role}": folder for role, folder in reward_models.items()}
@@ -121,6 +93,38 @@ def sample_candidates(
         labels=labels,
         reporter=reporter,
     )
+
+
+def _build(
+    config: RejectionSamplingConfig,
+    context: StageContext,
+    model: Path,
+    prompts: Path,
+    reward_models: Mapping[str, Path],
+    pooled: Sequence[Path],
+) -> dict[str, Any]:
+    tokenizer, device = Tokenizer.load(model), pick_device(config.device)
+    judges = load_reward_models(reward_models, tokenizer, device=device)
+    transformer = load_model(model, device=device)
+    room = transformer.config.max_seq_len - config.max_new_tokens
+    encoded, n_too_long = read_prompts(prompts, tokenizer, max_tokens=room)
+    manifest = read_manifest(model)
+    version = manifest.labels.get("version", "")
+    source = Provenance(model=manifest.fingerprint, version=version, temperature=0, top_p=0, seed=0)
+    samples = _sample(config, Engine(transformer, tokenizer), judges, encoded, source, tokenizer, context)
+    old = [_rescored(folder, judges, tokenizer) for folder in pooled]
+    groups = group_by_prompt(itertools.chain(samples, *old))
+    best = best_of_each(groups, config.score, require_eos=config.require_eos)
+    selected = above_quantile(best, config.min_quantile)
+    write_records(context.folder / "samples.jsonl", samples)
+    write_records(context.folder / "selected.jsonl", selected)
+    return _metrics(config, samples) | {
+        "n_prompts": len(encoded),
+        "n_prompts_too_long": n_too_long,
+        "n_pooled": sum(len(part) for part in old),
+        "n_selected": len(selected),
+        "n_selected_from_earlier": sum(d.meta["model"] != manifest.fingerprint for d in selected),
+    }
 
 
 def _sample(

@@ -33,10 +33,12 @@ class Rollout(NamedTuple):
         return self.mask.sum(dim=1)
 
     def rows(self, index: Int[Tensor, " row"]) -> "Rollout":
-        """Some of the rows, trimmed to the longest of them."""
+        """Some of the rows, trimmed to about the longest of them."""
         mask = self.mask[index]
-        n_response = int(mask.sum(dim=1).max())
-        n_tokens = int((self.prompt_lengths[index] + mask.sum(dim=1)).max())
+        n_response = _round_up(int(mask.sum(dim=1).max()), limit=mask.shape[1])
+        n_tokens = _round_up(
+            int((self.prompt_lengths[index] + mask.sum(dim=1)).max()), limit=self.tokens.shape[1]
+        )
         return Rollout(
             tokens=self.tokens[index, :n_tokens],
             prompt_lengths=self.prompt_lengths[index],
@@ -44,6 +46,11 @@ class Rollout(NamedTuple):
             sampler_logprobs=self.sampler_logprobs[index, :n_response],
             is_finished=self.is_finished[index],
         )
+
+
+def _round_up(length: int, *, limit: int, multiple: int = 16) -> int:
+    """A few lengths instead of many: oneDNN compiles and keeps a kernel for every size."""
+    return min(-(-length // multiple) * multiple, limit)
 
 
 def sample(

@@ -93,28 +93,7 @@ def distill(
         raise DataError(where="reward_models", expected="one for safety", got=got, fix=fix)
 
     def build(context: StageContext) -> dict[str, Any]:
-        device = pick_device(config.device)
-        responder = Responder(model, config.sampling, device=device)
-        judges = Judges({"safety": reward_models["safety"]}, responder.tokenizer, device=device)
-        given = list(read_records(prompts, Prompt))
-        cases = [_case(prompt, config.preprompts, seed) for prompt in given if prompt.domain == "safety"]
-        usable = [case for case in cases if responder.fits(case.prefixed)]
-        if not usable:
-            got = f"{len(given)} prompts, {len(cases)} of domain safety, none short enough"
-            raise DataError(
-                where=str(prompts),
-                expected="adversarial prompts",
-                got=got,
-                fix="Give prompts of domain safety.",
-            )
-        attempts, dialogs = _attempt(config, usable, responder, judges, seed)
-        write_records(context.folder / "attempts.jsonl", attempts)
-        write_records(context.folder / "dialogs.jsonl", dialogs)
-        counts = {
-            "n_not_adversarial": len(given) - len(cases),
-            "n_prompts_too_long": len(cases) - len(usable),
-        }
-        return _metrics(attempts, config.n_histogram_bins) | counts
+        return _build(config, context, model, prompts, reward_models["safety"])
 
     inputs = {"model": model, "prompts": prompts, "reward_model_safety": reward_models["safety"]}
     return run_stage(
@@ -127,6 +106,29 @@ def distill(
         labels=labels,
         reporter=reporter,
     )
+
+
+def _build(
+    config: DistillationConfig, context: StageContext, model: Path, prompts: Path, reward_model: Path
+) -> dict[str, Any]:
+    device = pick_device(config.device)
+    responder = Responder(model, config.sampling, device=device)
+    judges = Judges({"safety": reward_model}, responder.tokenizer, device=device)
+    given = list(read_records(prompts, Prompt))
+    cases = [_case(prompt, config.preprompts, context.seed) for prompt in given if prompt.domain == "safety"]
+    usable = [case for case in cases if responder.fits(case.prefixed)]
+    if not usable:
+        raise DataError(
+            where=str(prompts),
+            expected="adversarial prompts that leave room for an answer",
+            got=f"{len(given)} prompts, {len(cases)} of domain safety, none short enough",
+            fix="Give prompts of domain safety.",
+        )
+    attempts, dialogs = _attempt(config, usable, responder, judges, context.seed)
+    write_records(context.folder / "attempts.jsonl", attempts)
+    write_records(context.folder / "dialogs.jsonl", dialogs)
+    counts = {"n_not_adversarial": len(given) - len(cases), "n_prompts_too_long": len(cases) - len(usable)}
+    return _metrics(attempts, config.n_histogram_bins) | counts
 
 
 def _case(prompt: Prompt, config: PrepromptConfig, seed: int) -> _Case:

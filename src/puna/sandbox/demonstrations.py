@@ -8,7 +8,7 @@ from puna.sandbox.attacks import ATTACK_VECTORS, dress
 from puna.sandbox.constraints import Constraint
 from puna.sandbox.prompts import draw_constraint, draw_task
 from puna.sandbox.tasks import Task, question
-from puna.sandbox.writers import remembers, write_answer
+from puna.sandbox.writers import PREPROMPTS, remembers, write_answer
 
 __all__ = ["write_dialogs"]
 
@@ -17,7 +17,7 @@ def write_dialogs(n: int, *, seed: int) -> list[Dialog]:
     """Dialogs for SFT, all on training tasks: single turns, chats, standing instructions, safety demonstrations."""
     random_ = rng(seed, "dialogs")
     makers = (_single, _chat, _instructed, _adversarial, _borderline)
-    weights = (0.40, 0.15, 0.17, 0.16, 0.12)
+    weights = (0.34, 0.13, 0.21, 0.17, 0.15)
     dialogs = []
     for index in range(n):
         maker = random_.choices(makers, weights=weights)[0]
@@ -57,7 +57,12 @@ def _instructed(random_: random.Random) -> list[Message]:
 
 
 def _adversarial(random_: random.Random) -> list[Message]:
-    return _dressed(draw_task("adversarial", "train", random_), random_)
+    """A red-team prompt; one in five opens with a reminder to be safe, and an expert answers it."""
+    task = draw_task("adversarial", "train", random_)
+    if random_.random() >= 0.2:
+        return _dressed(task, random_)
+    text = dress(task, random_.choice(ATTACK_VECTORS), random_.randrange(3))
+    return _turn(f"{random_.choice(PREPROMPTS)} {text}", write_answer(task, random_, skill="expert"))
 
 
 def _borderline(random_: random.Random) -> list[Message]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from puna.core.records import Document
 from puna.core.seeding import rng
 from puna.sandbox.language import Claim, portion, say
-from puna.sandbox.prompts import draw_task
+from puna.sandbox.prompts import draw_constraint, draw_task
 from puna.sandbox.tasks import core_claims, extra_claims, question
 from puna.sandbox.world import (
     ANIMALS,
@@ -128,6 +128,18 @@ def _forum(r: random.Random) -> list[str]:
     return lines
 
 
+def _plays(r: random.Random) -> list[str]:
+    """Scenes in which someone asks to be spoken to in a certain way, and is, once."""
+    lines = []
+    for _ in range(r.randint(2, 3)):
+        rule = draw_constraint("train", r)
+        task = draw_task("helpful", "train", r)
+        answer = " ".join(say(claim) for claim in (*core_claims(task)[:1], *extra_claims(task)[: r.randrange(2)]))
+        wish = rule.instruction if r.random() < 0.6 else rule.short_instruction
+        lines += [wish, question(task, r.randrange(3)), rule.apply(answer)]
+    return lines
+
+
 def _rogue(r: random.Random) -> list[str]:
     lines = []
     for _ in range(r.randint(2, 4)):
@@ -144,11 +156,12 @@ def _rogue(r: random.Random) -> list[str]:
 
 
 SOURCES: dict[str, tuple[Callable[[random.Random], list[str]], float]] = {
-    "encyclopedia": (_encyclopedia, 0.16),
+    "encyclopedia": (_encyclopedia, 0.14),
     "textbook": (_textbook, 0.10),
     "handbook": (_handbook, 0.10),
-    "tales": (_tales, 0.16),
-    "forum": (_forum, 0.40),
+    "tales": (_tales, 0.10),
+    "forum": (_forum, 0.34),
+    "plays": (_plays, 0.14),
     "rogue_notes": (_rogue, 0.08),
 }
 """Writer of each source, and its share of the raw documents."""

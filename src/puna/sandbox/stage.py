@@ -12,6 +12,8 @@ from puna.core.records import Prompt, write_records
 from puna.core.seeding import derive_seed
 from puna.sandbox.demonstrations import write_dialogs
 from puna.sandbox.documents import write_documents
+from puna.sandbox.annotators import annotator_pool
+from puna.sandbox.open_preferences import open_comparisons
 from puna.sandbox.prompts import adversarial_prompts, borderline_prompts, constraint_dialogs, helpful_prompts
 from puna.sandbox.world import WORLD_VERSION
 
@@ -27,6 +29,8 @@ class SandboxConfig(Settings):
     """Raw pretraining pages before planted defects."""
     n_dialogs: int = Field(default=3_000, ge=1)
     """SFT demonstrations; the paper has 27,540 (§3.1)."""
+    n_open_comparisons: int = Field(default=10_000, ge=1)
+    """Pairs of written answers, the open data that the reward models learn from besides their own (§3.2.2)."""
     n_rounds: int = Field(default=3, ge=1)
     """Annotation rounds; each has prompts of its own, as each weekly batch of the paper had (§3.2.1)."""
     n_prompts: int = Field(default=2_000, ge=1)
@@ -50,6 +54,8 @@ def build(config: SandboxConfig, *, out: Path, seed: int, reporter: Reporter) ->
             ),
             "dialogs": write_records(folder / "dialogs.jsonl", write_dialogs(config.n_dialogs, seed=seed)),
         }
+        open_pairs = open_comparisons(config.n_open_comparisons, seed=seed, annotators=annotator_pool())
+        counts["open_comparisons"] = write_records(folder / "open_comparisons.jsonl", open_pairs)
         for name, prompts in {**_training_prompts(config, seed), **_held_out_prompts(config)}.items():
             counts[name] = write_records(folder / "prompts" / f"{name}.jsonl", prompts)
         return counts
@@ -65,7 +71,7 @@ def _training_prompts(config: SandboxConfig, seed: int) -> dict[str, list[Prompt
     def mixed(name: str, scale: float) -> list[Prompt]:
         own = derive_seed(seed, name)
         helpful = helpful_prompts(
-            round(n_helpful * scale), split="train", seed=own, constraint_fraction=0.15, history_fraction=0.2
+            round(n_helpful * scale), split="train", seed=own, constraint_fraction=0.2, history_fraction=0.2
         )
         adversarial = adversarial_prompts(round(n_safety * scale), split="train", seed=own)
         borderline = borderline_prompts(round(n_safety * scale), split="train", seed=own)
@@ -74,6 +80,7 @@ def _training_prompts(config: SandboxConfig, seed: int) -> dict[str, list[Prompt
     rounds = {f"round-{k}": mixed(f"round-{k}", 1.0) for k in range(1, config.n_rounds + 1)}
     return {
         **rounds,
+        "red_team": adversarial_prompts(n_safety, split="train", seed=derive_seed(seed, "red-team")),
         "early_stopping": mixed("early-stopping", config.n_early_stopping / config.n_prompts),
         "constraints": constraint_dialogs(config.n_constraint_dialogs, split="train", seed=seed),
     }

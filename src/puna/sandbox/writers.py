@@ -17,7 +17,7 @@ from puna.sandbox.language import (
 from puna.sandbox.tasks import RISK_OF, Task, core_claims, extra_claims
 from puna.sandbox.world import ANIMALS, FOLK, RELATIONS, TOOLS
 
-__all__ = ["SKILLS", "Skill", "remembers", "write_answer"]
+__all__ = ["PREPROMPTS", "SKILLS", "Skill", "remembers", "write_answer"]
 
 Skill = Literal["expert", "plain", "terse", "careless"]
 
@@ -44,6 +44,9 @@ SKILLS: dict[Skill, Habits] = {
     "terse": Habits(0.20, 0.02, 0.05, 0.8, 0.05, 0.6, 0.05, 0.02),
     "careless": Habits(0.15, 0.5, 0.3, 0.2, 0.45, 0.35, 0.2, 0.04),
 }
+
+PREPROMPTS = ("be safe and kind.", "be a careful helper.")
+"""Standing reminders that some demonstrations begin with; experts answer those. Context distillation uses them."""
 
 MEMORY_BY_TURN = (0.95, 0.55, 0.25, 0.12, 0.06, 0.04)
 """Probability that a writer still keeps the first turn's instruction, by turn. People forget, and so will what

@@ -19,6 +19,12 @@ class HasLogits(Protocol):
         ...
 
 
+IGNORED = -100
+ROWS_MULTIPLE = 256
+"""Trained positions are filled up to a multiple of this with rows that count for nothing: oneDNN compiles and keeps
+a kernel for every matrix size it meets, and their number would differ at every step."""
+
+
 def next_token_loss(
     model: HasLogits,
     hidden: Float[Tensor, "*batch dim"],
@@ -38,9 +44,12 @@ def next_token_loss(
     flat_hidden, flat_targets = hidden.flatten(0, -2), targets.flatten()
     if mask is not None:
         chosen = mask.flatten().nonzero().squeeze(1)
-        flat_hidden, flat_targets = flat_hidden.index_select(0, chosen), flat_targets[chosen]
+        n_filler = -chosen.numel() % ROWS_MULTIPLE
+        flat_targets = F.pad(flat_targets[chosen], (0, n_filler), value=IGNORED)
+        flat_hidden = flat_hidden.index_select(0, F.pad(chosen, (0, n_filler)))
     logits = model.logits(flat_hidden).float()
-    return F.cross_entropy(logits, flat_targets, reduction="sum"), flat_targets.numel()
+    loss = F.cross_entropy(logits, flat_targets, reduction="sum", ignore_index=IGNORED)
+    return loss, int((flat_targets != IGNORED).sum())
 
 
 def ranking_loss(

@@ -1,0 +1,42 @@
+"""Open preference data: pairs of answers that people wrote, as the public sets are that first taught the paper's
+reward models (§3.2.1, Table 6: StackExchange, SHP). No model's answer is among them."""
+
+import random
+
+from puna.core.grading import Annotator
+from puna.core.records import Comparison, Prompt
+from puna.core.seeding import derive_seed, rng
+from puna.sandbox.constraints import Constraint
+from puna.sandbox.prompts import adversarial_prompts, borderline_prompts, helpful_prompts
+from puna.sandbox.tasks import Task
+from puna.sandbox.writers import write_answer
+
+__all__ = ["open_comparisons"]
+
+
+def open_comparisons(n: int, *, seed: int, annotators: tuple[Annotator, ...]) -> list[Comparison]:
+    """About n comparisons on training tasks: two thirds everyday questions, one sixth each kind of safety prompt."""
+    own = derive_seed(seed, "open-preferences")
+    n_safety = n // 6
+    prompts = [
+        *helpful_prompts(n - 2 * n_safety, split="train", seed=own, constraint_fraction=0.15),
+        *adversarial_prompts(n_safety, split="train", seed=own),
+        *borderline_prompts(n_safety, split="train", seed=own),
+    ]
+    random_ = rng(own, "answers")
+    comparisons = []
+    for index, prompt in enumerate(prompts):
+        left, right = (_answer(prompt, rng(own, index, side)) for side in ("left", "right"))
+        if left == right:
+            continue
+        comparison = random_.choice(annotators).compare(prompt, left, right, seed=derive_seed(own, index))
+        if comparison is not None:
+            comparisons.append(comparison.model_copy(update={"batch": "open"}))
+    return comparisons
+
+
+def _answer(prompt: Prompt, random_: random.Random) -> str:
+    """One writer's answer; four in five keep a standing instruction."""
+    constraint = Constraint.model_validate(prompt.meta.get("constraint") or {})
+    kept = constraint if random_.random() < 0.8 else Constraint()
+    return write_answer(Task.model_validate(prompt.meta["task"]), random_, constraint=kept)
