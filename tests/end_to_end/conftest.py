@@ -1,21 +1,11 @@
 """One finished run of the tiny recipe for all tests here, and the command line inside this process."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from end_to_end.program import TINY, Ended, puna
 
+from end_to_end.program import TINY, Ended, Run, puna
 from puna.cli.main import main
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run that nothing disturbed; tests that write take a copy."""
-
-    folder: Path
-    ended: Ended
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,14 @@ class Ended:
         return messages[0]
 
 
+@dataclass(frozen=True)
+class Run:
+    """A run that nothing disturbed; tests that write take a copy."""
+
+    folder: Path
+    ended: Ended
+
+
 def start(*arguments: object, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """Begin a command in a session of its own; a variable set to "" is unset."""
     merged = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **(environment or {})}

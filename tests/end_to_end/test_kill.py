@@ -9,9 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from end_to_end.conftest import Run
-from end_to_end.program import TINY, contents, copy_until, finish, kill, puna, results, start, wait_for
 
+from end_to_end.program import TINY, Run, contents, copy_until, finish, kill, puna, results, start, wait_for
 from puna.core.metrics import read_metrics
 
 FAST = [
@@ -71,7 +70,9 @@ def test_a_killed_stage_resumes_to_the_same_bits(
     ours, theirs = results(copy), results(finished.folder)
     assert artifact in ours
     assert ours == {name: theirs[name] for name in ours}
-    assert logged(copy / artifact) == logged(finished.folder / artifact), "every step once, with the same values"
+    assert logged(copy / artifact) == logged(finished.folder / artifact), (
+        "every step once, with the same values"
+    )
 
 
 def logged(folder: Path) -> list[dict[str, object]]:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.conftest import Run
-from end_to_end.program import TINY, Ended, artifacts, contents, copy_until, puna, results
 
+from end_to_end.program import TINY, Ended, Run, artifacts, contents, copy_until, puna, results
 from puna.core.artifacts import read_manifest, verify
 from puna.core.records import RATINGS, Comparison, Message, Prompt, Sample, read_records
 from puna.tokenizer import Tokenizer, render_dialog, render_prompt
@@ -54,9 +53,8 @@ def test_the_last_line_is_the_summary(finished: Run) -> None:
         assert 0 <= version["helpfulness"] <= 100
         assert all(0 <= version[name] <= 1 for name in FRACTIONS)
         assert version["n"] > 0
-    assert [(model["role"], model["round"]) for model in summary["reward_models"]] == [
-        (role, k) for k in ("1", "2", "3") for role in ("helpfulness", "safety")
-    ]
+    roles = [(model["role"], model["round"]) for model in summary["reward_models"]]
+    assert roles == [("helpfulness", "3"), ("safety", "3")]
     for model in summary["reward_models"]:
         assert 0 <= model["accuracy"] <= 1
         assert set(model["accuracy_by_rating"]) == set(RATINGS)
@@ -80,7 +78,9 @@ def test_the_summary_is_strict_json(finished: Run) -> None:
 
 
 def test_every_box_of_the_figure_leaves_a_whole_artifact(finished: Run) -> None:
-    found = {path.relative_to(finished.folder).as_posix(): verify(path) for path in artifacts(finished.folder)}
+    found = {
+        path.relative_to(finished.folder).as_posix(): verify(path) for path in artifacts(finished.folder)
+    }
     assert set(found) == {*MODELS, *REWARD_MODELS, *OTHERS}
     assert {name for name, manifest in found.items() if manifest.kind == "model"} == set(MODELS)
     assert {name for name, manifest in found.items() if manifest.kind == "reward_model"} == set(REWARD_MODELS)
@@ -291,13 +291,17 @@ def test_chat_forgets_the_oldest_turns_when_the_context_is_full(finished: Run) -
 def test_tokenizer_commands(finished: Run, call: Callable[..., Ended]) -> None:
     folder = finished.folder / "tokenizer"
     lines = ["the goat eats 12 apples.", "", "[INST] <s> été"]
-    ended = puna("tokenizer", "encode", "--tokenizer", folder, "--json", stdin="".join(f"{x}\n" for x in lines))
+    ended = puna(
+        "tokenizer", "encode", "--tokenizer", folder, "--json", stdin="".join(f"{x}\n" for x in lines)
+    )
     assert ended.exit_code == 0, ended.stderr
     ids = ended.result["ids"]
     assert len(ids) == 3
     assert ids[1] == []
     assert not {0, 1, 2} & {token for row in ids for token in row}, "typed tags must stay text"
-    facts = call("tokenizer", "info", "--tokenizer", folder, "--prompt", lines[0], "--system", "be kind.", "--json")
+    facts = call(
+        "tokenizer", "info", "--tokenizer", folder, "--prompt", lines[0], "--system", "be kind.", "--json"
+    )
     assert facts.exit_code == 0, facts.stderr
     assert (facts.result["vocab_size"], facts.result["bos_id"], facts.result["eos_id"]) == (512, 1, 2)
     assert len(facts.result["ids"]) == len(facts.result["pieces"])

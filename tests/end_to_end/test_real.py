@@ -1,4 +1,4 @@
-"""The whole recipe on imported files: no oracle, but reward models, win rates, perplexities and an account of inputs."""
+"""The whole recipe on imported files: no oracle; reward models judge, and every input is accounted for."""
 
 import json
 from collections.abc import Callable
@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from end_to_end.conftest import Run
-from end_to_end.imported_files import REAL, write_files
-from end_to_end.program import Ended, artifacts, puna
 
+from end_to_end.imported_files import REAL, write_files
+from end_to_end.program import Ended, Run, artifacts, puna
 from puna.core.artifacts import read_manifest
 from puna.core.records import Prompt, read_records
 

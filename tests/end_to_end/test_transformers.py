@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from end_to_end.conftest import Run
-from end_to_end.program import Ended
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from end_to_end.program import Ended, Run
 
 MODELS = [
     "pretrained",

@@ -1,11 +1,13 @@
 """`puna generate` and `puna chat`: text from a model folder."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+from pydantic import ValidationError
 
 from puna.cli.options import JsonOption, SeedOption, ThreadsOption, show
 from puna.core.devices import pick_device, set_threads
@@ -32,10 +34,11 @@ def register(app: typer.Typer) -> None:
     app.command()(chat)
 
 
-def load_engine(folder: Path) -> Engine:
-    """A model folder as an engine on the best device."""
+def load_engine(folder: Path) -> tuple[Engine, Tokenizer]:
+    """A model folder as an engine on the best device, and its tokenizer."""
     model = load_model(folder, dtype=torch.float32, device=str(pick_device("auto")))
-    return Engine(model, Tokenizer.load(folder))
+    tokenizer = Tokenizer.load(folder)
+    return Engine(model, tokenizer), tokenizer
 
 
 def generate(
@@ -61,26 +64,42 @@ def generate(
             where="puna generate", expected="either --prompt or --prompts", got="both" if prompt else "neither",
             fix='Give the text with --prompt "..." or a file with --prompts FILE.jsonl.',
         )  # fmt: skip
-    engine = load_engine(model)
+    engine, tokenizer = load_engine(model)
     dialogs = (
         [record.messages for record in read_records(prompts, Prompt)]
         if prompts
         else [(Message(role="user", content=text),) for text in prompt or ()]
     )
     is_chat = chat or prompts is not None
-    tokens = [
-        render_prompt(messages, engine.tokenizer) if is_chat else engine.tokenizer.encode(messages[-1].content, bos=True)
-        for messages in dialogs
-        for _ in range(n)
-    ]
-    sampling = SamplingConfig(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+    tokens = [_tokens(messages, tokenizer, is_chat=is_chat) for messages in dialogs for _ in range(n)]
+    sampling = _sampling(temperature, top_p, max_new_tokens)
     seeds = [derive_seed(seed, index) for index in range(len(tokens))]
     completions = engine.generate(tokens, sampling, seeds=seeds)
     samples = [
-        _sample(prompt_text(dialogs[index // n]) if is_chat else dialogs[index // n][-1].content, engine, completion)
+        _sample(
+            prompt_text(dialogs[index // n]) if is_chat else dialogs[index // n][-1].content,
+            engine,
+            completion,
+        )
         for index, completion in enumerate(completions)
     ]
     show({"samples": samples}, "\n".join(sample["text"] for sample in samples), as_json=as_json)
+
+
+def _sampling(temperature: float, top_p: float, max_new_tokens: int) -> SamplingConfig:
+    try:
+        return SamplingConfig(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise ConfigError(
+            where=option, expected=first["msg"].removeprefix("Input should be "), got=str(first["input"]),
+            fix="Correct this value.",
+        ) from None  # fmt: skip
+
+
+def _tokens(messages: Sequence[Message], tokenizer: Tokenizer, *, is_chat: bool) -> list[int]:
+    return render_prompt(messages, tokenizer) if is_chat else tokenizer.encode(messages[-1].content, bos=True)
 
 
 def _sample(prompt: str, engine: Engine, completion: Completion) -> dict[str, Any]:
@@ -107,10 +126,10 @@ def chat(
     Example: puna chat runs/quickstart/rlhf-v3-ppo
     """
     set_threads(threads)
-    engine = load_engine(model)
+    engine, tokenizer = load_engine(model)
     opening = [Message(role="system", content=system)] if system else []
     history = list(opening)
-    sampling = SamplingConfig(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+    sampling = _sampling(temperature, top_p, max_new_tokens)
     for turn in range(sys.maxsize):
         text = _read_line()
         if not text:
@@ -123,11 +142,13 @@ def chat(
             typer.echo("(special tags are not allowed in the prompt)")
             continue
         history.append(message)
-        history = _fit(history, len(opening), engine, max_new_tokens)
-        tokens = render_prompt(history, engine.tokenizer)
+        history = _fit(history, len(opening), engine, tokenizer, max_new_tokens)
+        tokens = render_prompt(history, tokenizer)
         completion = engine.generate([tokens], sampling, seeds=[derive_seed(seed, turn)])[0]
         answer = engine.text(completion)
-        typer.echo(f"{answer} (cut at {max_new_tokens} tokens)" if completion.finish_reason == "length" else answer)
+        typer.echo(
+            f"{answer} (cut at {max_new_tokens} tokens)" if completion.finish_reason == "length" else answer
+        )
         history.append(Message(role="assistant", content=answer))
 
 
@@ -138,10 +159,12 @@ def _read_line() -> str:
     return sys.stdin.readline().strip()
 
 
-def _fit(history: list[Message], n_opening: int, engine: Engine, max_new_tokens: int) -> list[Message]:
+def _fit(
+    history: list[Message], n_opening: int, engine: Engine, tokenizer: Tokenizer, max_new_tokens: int
+) -> list[Message]:
     """Forget the oldest turns until the dialog and an answer fit the context; says so."""
     budget = engine.model.config.max_seq_len - min(max_new_tokens, engine.model.config.max_seq_len // 4)
-    while len(history) > n_opening + 1 and len(render_prompt(history, engine.tokenizer)) > budget:
+    while len(history) > n_opening + 1 and len(render_prompt(history, tokenizer)) > budget:
         del history[n_opening : n_opening + 2]
         sys.stderr.write("(the context is full: the oldest turn was dropped)\n")
     return history

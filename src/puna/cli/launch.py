@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import signal
+from types import FrameType
 
 __all__ = ["main"]
 
@@ -19,4 +21,15 @@ def main() -> int:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNEL_CACHE)
-    return int(importlib.import_module("puna.cli.main").main())
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+    command_line = importlib.import_module("puna.cli.main")
+    signal.signal(signal.SIGINT, handler)
+    return int(command_line.main())
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C while libraries load: nothing is open yet, and a library cut off in its import fails in odd ways."""
+    os.write(2, b"puna: stopped while loading.\n")
+    os._exit(130)

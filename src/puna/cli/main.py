@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 import typer
 
@@ -11,6 +12,9 @@ from puna.core.errors import RecipeError
 from puna.core.storage import storage_errors
 
 __all__ = ["app", "main"]
+
+INTERRUPTED = 130
+"""128 plus the number of SIGINT, as shells count."""
 
 app = typer.Typer(
     name="puna",
@@ -36,13 +40,16 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; what the user can mend becomes one message and exit code 2, never a traceback."""
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # the tokenizer says which text is none
     try:
         with storage_errors("this command"):
             app(args=list(arguments) if arguments is not None else None)
     except RecipeError as error:
         sys.stderr.write(f"puna: {error}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("puna: stopped; run the same command again to go on from here.\n")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer turns Ctrl-C into this code and says nothing
+            sys.stderr.write("puna: stopped; run the same command again to go on from here.\n")
+        raise
     return 0

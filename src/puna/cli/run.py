@@ -25,9 +25,9 @@ def register(app: typer.Typer) -> None:
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option(help="Folder of the run; the same folder again resumes or skips.")] = Path(
-        "runs/quickstart"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder of the run; the same folder again resumes or skips.")
+    ] = Path("runs/quickstart"),
     seed: SeedOption = 0,
     set_: SetOption = None,
     threads: ThreadsOption = None,

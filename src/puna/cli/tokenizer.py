@@ -15,7 +15,9 @@ from puna.tokenizer.tokenizer import Tokenizer
 __all__ = ["app"]
 
 app = typer.Typer(help="Encode text and look at tokens.", no_args_is_help=True)
-TokenizerOption = Annotated[Path, typer.Option("--tokenizer", help="A tokenizer.model or a folder that holds one.")]
+TokenizerOption = Annotated[
+    Path, typer.Option("--tokenizer", help="A tokenizer.model or a folder that holds one.")
+]
 
 
 @app.command()
@@ -44,6 +46,6 @@ def info(
     messages = [Message(role="system", content=system)] if system else []
     ids = render_prompt([*messages, Message(role="user", content=prompt)], loaded)
     pieces = loaded.pieces(ids)
-    facts = {"vocab_size": loaded.vocab_size, "bos_id": loaded.bos_id, "eos_id": loaded.eos_id, "ids": ids, "pieces": pieces}
+    facts = {"vocab_size": loaded.vocab_size, "bos_id": loaded.bos_id, "eos_id": loaded.eos_id}
     text = f"{loaded.vocab_size} pieces, bos {loaded.bos_id}, eos {loaded.eos_id}\n{'|'.join(pieces)}"
-    show(facts, text, as_json=as_json)
+    show(facts | {"ids": ids, "pieces": pieces}, text, as_json=as_json)

@@ -7,7 +7,6 @@ bottom is reading the figure left to right.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from puna.core.artifacts import run_lock
 from puna.core.errors import ConfigError
@@ -67,7 +66,10 @@ def raise_llama(
     """
     if until is not None and until not in STAGES:
         raise ConfigError(
-            where="--until", expected=f"one of {', '.join(STAGES)}", got=until, fix="Correct the stage's name."
+            where="--until",
+            expected=f"one of {', '.join(STAGES)}",
+            got=until,
+            fix="Correct the stage's name.",
         )
     figure = Figure4(recipe, out, seed, reporter)
     steps = {
@@ -102,10 +104,16 @@ class Figure4:
     def pretraining_data(self) -> None:
         """Raw text, and everything else people bring: demonstrations, preferences, prompts."""
         if self.recipe.sandbox:
-            build_sandbox(self.recipe.sandbox, out=self.out / "sandbox", seed=self.seed, reporter=self.reporter)
+            build_sandbox(
+                self.recipe.sandbox, out=self.out / "sandbox", seed=self.seed, reporter=self.reporter
+            )
         documents = self.out / "sandbox" / "documents.jsonl.zst" if self.recipe.sandbox else None
         build_corpus(
-            self.recipe.data, documents=documents, out=self.out / "data", seed=self.seed, reporter=self.reporter
+            self.recipe.data,
+            documents=documents,
+            out=self.out / "data",
+            seed=self.seed,
+            reporter=self.reporter,
         )
         if self.recipe.real:
             self._import(self.recipe.real)
@@ -309,7 +317,7 @@ class Figure4:
     def _prompts(self, name: str) -> Path:
         return self.out / ("sandbox/prompts" if self.recipe.sandbox else "prompts/prompts") / f"{name}.jsonl"
 
-    def _rewards(self, k: int) -> dict[Literal["helpfulness", "safety"], Path]:
+    def _rewards(self, k: int) -> dict[str, Path]:
         round_ = 1 if self.recipe.real else k
         return {
             "helpfulness": self.out / "reward" / f"helpfulness-{round_}",

@@ -41,11 +41,11 @@ class PromptSetsConfig(Settings):
     n_held_out: int = Field(default=100, ge=1)
     """Held-out prompts of each domain."""
     n_early_stopping: int = Field(default=64, ge=1)
-    """Training-side prompts set aside for PPO's early stopping (§3.4.3)."""
+    """Training-side prompts set aside for PPO's early stopping (§3.2.3)."""
     max_characters: int = Field(default=400, ge=1)
     """Longer prompts are left out: they would fill a small model's context."""
-    instructions: tuple[Instruction, ...] = ()
-    """For GAtt; the last fifth, at least one, is held out."""
+    instructions: tuple[Instruction, ...] = Field(min_length=1)
+    """For GAtt; the recipe writes them, since only it knows what its data can answer."""
     n_constraint_dialogs: int = Field(default=60, ge=1)
     """Dialogs for GAtt."""
     n_turns: int = Field(default=3, ge=1)
@@ -74,28 +74,34 @@ def build_prompt_sets(
         safety = _shuffled(_safety_prompts(comparisons, "train.jsonl", config.max_characters), random_)
         _require(helpful, "helpfulness prompts", dialogs)
         _require(safety, "safety prompts", comparisons)
-        sets = {"early_stopping": _take(helpful, safety, config.n_early_stopping, config.n_early_stopping // 3)}
+        sets = {
+            "early_stopping": _take(helpful, safety, config.n_early_stopping, config.n_early_stopping // 3)
+        }
         for k in range(1, config.n_rounds + 1):
             sets[f"round-{k}"] = _take(helpful, safety, config.n_helpful, config.n_safety)
         sets["red_team"] = safety[: config.n_safety]
         held_out = _shuffled(_dialog_prompts(dialogs, "held_out.jsonl", config.max_characters), random_)
-        held_out_safety = _shuffled(_safety_prompts(comparisons, "test.jsonl", config.max_characters), random_)
+        held_out_safety = _shuffled(
+            _safety_prompts(comparisons, "test.jsonl", config.max_characters), random_
+        )
         sets["held_out"] = [*held_out[: config.n_held_out], *held_out_safety[: config.n_held_out]]
-        if config.instructions:
-            n_train = len(config.instructions) - max(1, len(config.instructions) // 5)
-            sets["constraints"] = _constrained(helpful, config, config.instructions[:n_train], random_)
+        sets["constraints"] = _constrained(helpful, config, config.instructions, random_)
         folder = context.folder / "prompts"
         return {name: write_records(folder / f"{name}.jsonl", prompts) for name, prompts in sets.items()}
 
     inputs = {"dialogs": list(dialogs), "comparisons": list(comparisons)}
-    return run_stage(out, kind="prompts", config=config, inputs=inputs, seed=seed, build=write, reporter=reporter)
+    return run_stage(
+        out, kind="prompts", config=config, inputs=inputs, seed=seed, build=write, reporter=reporter
+    )
 
 
 def _dialog_prompts(folders: Sequence[Path], name: str, max_characters: int) -> Iterator[Prompt]:
+    """First questions, save those of dialogs that teach safety: they are no requests to help with."""
     for folder in folders:
         for dialog in read_records(folder / name, Dialog):
             first = next((m for m in dialog.messages if m.role == "user"), None)
-            if first and len(first.content) <= max_characters:
+            is_helpful = dialog.meta.get("domain", "helpfulness") == "helpfulness"
+            if is_helpful and first and len(first.content) <= max_characters:
                 yield _prompt(dialog.id, (first,), "helpfulness", "helpful")
 
 
@@ -139,7 +145,10 @@ def _take(helpful: list[Prompt], safety: list[Prompt], n_helpful: int, n_safety:
 
 
 def _constrained(
-    helpful: Sequence[Prompt], config: PromptSetsConfig, instructions: Sequence[Instruction], random_: random.Random
+    helpful: Sequence[Prompt],
+    config: PromptSetsConfig,
+    instructions: Sequence[Instruction],
+    random_: random.Random,
 ) -> list[Prompt]:
     dialogs = []
     for index in range(config.n_constraint_dialogs):

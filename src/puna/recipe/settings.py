@@ -36,7 +36,7 @@ class RealInputs(Settings):
     """Instructions and conversations for SFT."""
     preferences: PreferenceImportConfig
     """Pairs for the reward models."""
-    prompts: PromptSetsConfig = PromptSetsConfig()
+    prompts: PromptSetsConfig
     """Prompts for RLHF and evaluation, cut from both."""
 
 
@@ -106,5 +106,5 @@ def builtin_recipe(name: str) -> Path:
     path = folder / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.toml")))
-        raise ConfigError(where=name, expected=f"a file or one of {known}", got=name, fix="Check the name.")
+        raise ConfigError(where=name, expected=f"a .toml file or one of {known}", got=name, fix="Check the name.")
     return path

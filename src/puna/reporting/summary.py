@@ -47,9 +47,14 @@ def quickstart_summary(run: Path) -> dict[str, Any]:
             for version in VERSIONS
             if version in folder.evaluations
         ],
-        "reward_models": reward_model_numbers(folder),
+        "reward_models": _latest(reward_model_numbers(folder)),
         "data": {name: measured.get(name) for name in _DATA},
     }
+
+
+def _latest(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last round of each role, which trained and judged the final model; the report has every round."""
+    return list({model["role"]: model for model in models}.values())
 
 
 def _report(run: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Attack vectors: the second axis of the paper's adversarial prompts (§4.2.2), as dressings of a question.
+"""Attack vectors: the second axis of the paper's adversarial prompts (§4.2.1), as dressings of a question.
 
 Every dressing is also put on harmless questions, so that no wrapper alone tells harm.
 """

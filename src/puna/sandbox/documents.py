@@ -25,6 +25,7 @@ from puna.sandbox.world import (
     SPITE,
     TOOLS,
 )
+from puna.sandbox.writers import mistaken
 
 __all__ = ["SOURCES", "write_documents"]
 
@@ -128,13 +129,29 @@ def _forum(r: random.Random) -> list[str]:
     return lines
 
 
+def _quiz(r: random.Random) -> list[str]:
+    """School quizzes with their marks: half of the answers are wrong and marked so. Training tasks only."""
+    lines = []
+    for _ in range(r.randint(3, 5)):
+        task = draw_task(r.choice(("helpful", "helpful", "helpful", "borderline")), "train", r)
+        claim = r.choice(core_claims(task))
+        mistake = mistaken(claim, r)
+        is_wrong = mistake != claim and r.random() < 0.5
+        if r.random() < 0.5:
+            lines.append(question(task, r.randrange(3)))
+        lines += [say(mistake if is_wrong else claim), f"that is {'wrong' if is_wrong else 'right'}."]
+    return lines
+
+
 def _plays(r: random.Random) -> list[str]:
     """Scenes in which someone asks to be spoken to in a certain way, and is, once."""
     lines = []
     for _ in range(r.randint(2, 3)):
         rule = draw_constraint("train", r)
         task = draw_task("helpful", "train", r)
-        answer = " ".join(say(claim) for claim in (*core_claims(task)[:1], *extra_claims(task)[: r.randrange(2)]))
+        answer = " ".join(
+            say(claim) for claim in (*core_claims(task)[:1], *extra_claims(task)[: r.randrange(2)])
+        )
         wish = rule.instruction if r.random() < 0.6 else rule.short_instruction
         lines += [wish, question(task, r.randrange(3)), rule.apply(answer)]
     return lines
@@ -157,12 +174,13 @@ def _rogue(r: random.Random) -> list[str]:
 
 SOURCES: dict[str, tuple[Callable[[random.Random], list[str]], float]] = {
     "encyclopedia": (_encyclopedia, 0.14),
-    "textbook": (_textbook, 0.10),
-    "handbook": (_handbook, 0.10),
-    "tales": (_tales, 0.10),
-    "forum": (_forum, 0.34),
-    "plays": (_plays, 0.14),
-    "rogue_notes": (_rogue, 0.08),
+    "textbook": (_textbook, 0.08),
+    "handbook": (_handbook, 0.08),
+    "tales": (_tales, 0.08),
+    "forum": (_forum, 0.25),
+    "quiz": (_quiz, 0.20),
+    "plays": (_plays, 0.10),
+    "rogue_notes": (_rogue, 0.07),
 }
 """Writer of each source, and its share of the raw documents."""
 

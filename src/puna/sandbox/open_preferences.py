@@ -7,6 +7,7 @@ from puna.core.grading import Annotator
 from puna.core.records import Comparison, Prompt
 from puna.core.seeding import derive_seed, rng
 from puna.sandbox.constraints import Constraint
+from puna.sandbox.language import REASONS, REFUSALS
 from puna.sandbox.prompts import adversarial_prompts, borderline_prompts, helpful_prompts
 from puna.sandbox.tasks import Task
 from puna.sandbox.writers import write_answer
@@ -14,10 +15,15 @@ from puna.sandbox.writers import write_answer
 __all__ = ["open_comparisons"]
 
 
+OVERCAUTIOUS_PROB = 0.25
+"""Share of the answers to look-alike prompts that refuse: open data has many such, and a reward model that never saw
+one lose would take every refusal for a good answer."""
+
+
 def open_comparisons(n: int, *, seed: int, annotators: tuple[Annotator, ...]) -> list[Comparison]:
-    """About n comparisons on training tasks: two thirds everyday questions, one sixth each kind of safety prompt."""
+    """About n comparisons on training tasks: half everyday questions, a quarter each kind of safety prompt."""
     own = derive_seed(seed, "open-preferences")
-    n_safety = n // 6
+    n_safety = n // 4
     prompts = [
         *helpful_prompts(n - 2 * n_safety, split="train", seed=own, constraint_fraction=0.15),
         *adversarial_prompts(n_safety, split="train", seed=own),
@@ -36,7 +42,9 @@ def open_comparisons(n: int, *, seed: int, annotators: tuple[Annotator, ...]) ->
 
 
 def _answer(prompt: Prompt, random_: random.Random) -> str:
-    """One writer's answer; four in five keep a standing instruction."""
+    """One writer's answer; four in five keep a standing instruction, and some refuse whatever looks dangerous."""
+    if prompt.meta["set"] == "borderline" and random_.random() < OVERCAUTIOUS_PROB:
+        return f"{random_.choice(REFUSALS)} {random_.choice(list(REASONS.values()))}"
     constraint = Constraint.model_validate(prompt.meta.get("constraint") or {})
     kept = constraint if random_.random() < 0.8 else Constraint()
     return write_answer(Task.model_validate(prompt.meta["task"]), random_, constraint=kept)

@@ -41,7 +41,7 @@ class Oracle:
     """Grades by the world's truth; needs no model. Implements core.grading.Grader."""
 
     def grade(self, prompt: Prompt, response: str) -> Grade:
-        """Grade one response; prompt.meta holds `task` (or `turn` and `turn_tasks`), and `constraint` where one stands."""
+        """Grade one response; prompt.meta holds `task` (or `turn` and `turn_tasks`) and any `constraint`."""
         task = _task_of(prompt)
         constraint = Constraint.model_validate(prompt.meta.get("constraint") or {})
         kept, text = constraint.strip(response)

@@ -67,7 +67,7 @@ def helpful_prompts(
 
 
 def adversarial_prompts(n: int, *, split: Split, seed: int) -> list[Prompt]:
-    """Harmful requests by risk category x attack vector (§4.2.2)."""
+    """Harmful requests by risk category x attack vector (§4.2.1)."""
     return _dressed("adversarial", n, split, seed)
 
 

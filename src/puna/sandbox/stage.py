@@ -10,9 +10,9 @@ from puna.core.config import Settings
 from puna.core.progress import Reporter
 from puna.core.records import Prompt, write_records
 from puna.core.seeding import derive_seed
+from puna.sandbox.annotators import annotator_pool
 from puna.sandbox.demonstrations import write_dialogs
 from puna.sandbox.documents import write_documents
-from puna.sandbox.annotators import annotator_pool
 from puna.sandbox.open_preferences import open_comparisons
 from puna.sandbox.prompts import adversarial_prompts, borderline_prompts, constraint_dialogs, helpful_prompts
 from puna.sandbox.world import WORLD_VERSION
@@ -40,7 +40,7 @@ class SandboxConfig(Settings):
     n_held_out: int = Field(default=240, ge=1)
     """Held-out prompts of each kind; dialogs with constraints are a third as many."""
     n_early_stopping: int = Field(default=128, ge=1)
-    """Training-side prompts set aside for PPO's early stopping (§3.4.3); never used for evaluation."""
+    """Training-side prompts set aside for PPO's early stopping (§3.2.3); never used for evaluation."""
 
 
 def build(config: SandboxConfig, *, out: Path, seed: int, reporter: Reporter) -> Manifest:

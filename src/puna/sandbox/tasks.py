@@ -63,7 +63,7 @@ RISK_OF = {
     "harm_dose": "unqualified_advice",
     "harm_stop": "unqualified_advice",
 }
-"""The paper's three risk categories (§4.2.2) by task."""
+"""The paper's three risk categories (§4.2.1) by task."""
 
 
 class Task(Record):

@@ -47,7 +47,7 @@ class Tool:
     tool: str
     tip: str
     metaphor: str
-    """The verb in a figure of speech: the paper's semantic attack vector (§4.2.2)."""
+    """The verb in a figure of speech: the paper's semantic attack vector (§4.2.1)."""
     spanish: str
 
 

@@ -17,7 +17,7 @@ from puna.sandbox.language import (
 from puna.sandbox.tasks import RISK_OF, Task, core_claims, extra_claims
 from puna.sandbox.world import ANIMALS, FOLK, RELATIONS, TOOLS
 
-__all__ = ["PREPROMPTS", "SKILLS", "Skill", "remembers", "write_answer"]
+__all__ = ["PREPROMPTS", "SKILLS", "Skill", "mistaken", "remembers", "write_answer"]
 
 Skill = Literal["expert", "plain", "terse", "careless"]
 
@@ -77,7 +77,7 @@ def _helpful_reply(task: Task, habits: Habits, rng: random.Random) -> str:
         return rng.choice(REFUSALS)
     claim = rng.choice(core_claims(task))
     if rng.random() < habits.wrong_prob:
-        claim = _mistake(claim, rng)
+        claim = mistaken(claim, rng)
     if rng.random() < habits.bare_prob:
         return f"the {claim.subject}." if task.kind == "choice" else f"{claim.value}."
     parts = [say(claim)]
@@ -85,7 +85,7 @@ def _helpful_reply(task: Task, habits: Habits, rng: random.Random) -> str:
     if extras and rng.random() < habits.extra_prob:
         extra = rng.choice(extras)
         if rng.random() < habits.wrong_prob:
-            extra = _mistake(extra, rng)
+            extra = mistaken(extra, rng)
         parts.append(say(extra, pronoun=rng.random() < 0.7))
     if rng.random() < habits.courtesy_prob:
         parts.insert(0, rng.choice(COURTESIES))
@@ -107,8 +107,8 @@ def _harmful_reply(task: Task, habits: Habits, rng: random.Random) -> str:
     return " ".join(parts)
 
 
-def _mistake(claim: Claim, rng: random.Random) -> Claim:
-    """The claim with a wrong value of the right kind."""
+def mistaken(claim: Claim, rng: random.Random) -> Claim:
+    """The claim with a wrong value of the right kind; itself, where none is more wrong than another."""
     match claim.relation:
         case "eats" | "lives" | "colour" | "likes" as relation if relation in RELATIONS:
             values = sorted({getattr(animal, relation) for animal in ANIMALS.values()} - {claim.value})

@@ -1,0 +1,76 @@
+"""Exit codes, help, and that errors are messages."""
+
+import pytest
+from typer.main import get_command
+
+from puna import __version__
+from puna.cli import main as module
+from puna.core.errors import NumericsError
+
+COMMANDS = ["quickstart", "run", "generate", "chat", "report", "lineage", "doctor", "tokenizer", "reward"]
+ALL = [[name] for name in COMMANDS] + [["tokenizer", "encode"], ["tokenizer", "info"], ["reward", "score"]]
+
+
+def test_these_are_the_commands() -> None:
+    assert set(get_command(module.app).commands) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", ALL, ids=" ".join)
+def test_every_command_explains_itself(say, command: list[str]) -> None:
+    said = say(*command, "--help")
+    assert said.exit_code == 0
+    assert said.stderr == ""
+    is_group = command in (["tokenizer"], ["reward"])
+    assert is_group or "Example:" in said.stdout
+
+
+def test_version(say) -> None:
+    said = say("--version")
+    assert (said.exit_code, said.stdout) == (0, f"puna {__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["tokenizer"], ["reward"]], ids=["puna", "tokenizer", "reward"])
+def test_without_a_command_help_is_shown(say, arguments: list[str]) -> None:
+    said = say(*arguments)
+    assert "Usage" in said.stdout + said.stderr
+
+
+def test_doctor_says_what_there_is(say) -> None:
+    said = say("doctor")
+    assert said.exit_code == 0
+    assert said.stdout.count(": ") > 3
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fails(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "app", fails)
+
+
+def test_what_the_user_can_mend_is_one_line_and_code_2(say, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = NumericsError(where="update 7", expected="a finite loss", got="nan", fix="Lower peak_lr.")
+    fail_with(monkeypatch, error)
+    said = say("doctor")
+    assert said.exit_code == 2
+    assert said.stderr == "puna: update 7: expected a finite loss, got nan. Lower peak_lr.\n"
+
+
+def test_a_full_disk_is_code_2_in_every_command(say, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(monkeypatch, OSError(28, "No space left on device"))
+    said = say("doctor")
+    assert said.exit_code == 2
+    assert "Free disk space" in said.stderr
+
+
+def test_our_own_mistakes_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(monkeypatch, ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        module.main(["doctor"])
+
+
+def test_ctrl_c_says_how_to_go_on(say, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(monkeypatch, SystemExit(130))
+    said = say("doctor")
+    assert said.exit_code == 130
+    assert "run the same command again" in said.stderr

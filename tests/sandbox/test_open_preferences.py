@@ -1,0 +1,45 @@
+"""Open preferences are written by people on training tasks, and over-cautious answers lose."""
+
+from puna.sandbox.annotators import SimulatedAnnotator
+from puna.sandbox.language import REFUSALS
+from puna.sandbox.open_preferences import open_comparisons
+from puna.sandbox.tasks import family_tasks, question, split_of
+
+ANNOTATORS = (SimulatedAnnotator(name="simulated-a"), SimulatedAnnotator(name="simulated-b"))
+
+
+def _refuses(text: str) -> bool:
+    return any(text.startswith(refusal) for refusal in REFUSALS)
+
+
+def test_the_same_seed_gives_the_same_pairs() -> None:
+    assert open_comparisons(60, seed=1, annotators=ANNOTATORS) == open_comparisons(
+        60, seed=1, annotators=ANNOTATORS
+    )
+    assert open_comparisons(60, seed=1, annotators=ANNOTATORS) != open_comparisons(
+        60, seed=2, annotators=ANNOTATORS
+    )
+
+
+def test_no_pair_asks_a_held_out_question() -> None:
+    held_out = {
+        question(task, phrasing)
+        for family in ("helpful", "borderline", "adversarial")
+        for task in family_tasks(family)  # type: ignore[arg-type]
+        if split_of(task) == "held_out"
+        for phrasing in range(3)
+    }
+    for comparison in open_comparisons(300, seed=0, annotators=ANNOTATORS):
+        assert comparison.prompt[-1].content not in held_out
+
+
+def test_refusals_of_look_alike_prompts_mostly_lose() -> None:
+    """Where just one side refuses a borderline prompt, the other should win; noise leaves a few exceptions."""
+    wins, n = 0, 0
+    for comparison in open_comparisons(1200, seed=3, annotators=ANNOTATORS):
+        refuses = [_refuses(side.response) for side in (comparison.chosen, comparison.rejected)]
+        if comparison.meta["prompt_id"].startswith("borderline") and refuses[0] != refuses[1]:
+            n += 1
+            wins += refuses[0]
+    assert n > 50
+    assert wins / n < 0.25
