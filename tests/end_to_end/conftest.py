@@ -1,10 +1,11 @@
 """One finished run of the tiny recipe for all tests here, and the command line inside this process."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from end_to_end.program import TINY, Ended, Run, puna
+from end_to_end.program import TINY, Ended, Run, copy_until, puna
 from puna.cli.main import main
 
 
@@ -27,3 +28,9 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
         return Ended(int(exit_.value.code or 0), captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def copy(finished: Run, tmp_path: Path) -> Path:
+    """A finished run of one's own, without the report."""
+    return copy_until(finished.folder, tmp_path / "run", "report")

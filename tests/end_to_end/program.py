@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,13 @@ def copy_until(run: Path, copy: Path, artifact: str) -> Path:
     for name in done[done.index(artifact) :]:
         shutil.rmtree(copy / name)
     return copy
+
+
+@contextmanager
+def untouched(folder: Path) -> Iterator[None]:
+    """Whatever is in the folder now is there afterwards, byte for byte."""
+    before = contents(folder)
+    assert before
+    yield
+    after = contents(folder)
+    assert {name: after.get(name) for name in before} == before

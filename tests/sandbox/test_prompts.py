@@ -26,8 +26,12 @@ HELD_OUT_QUESTIONS = {
 }
 
 
-def _texts(messages: tuple[Message, ...]) -> str:
-    return " ".join(message.content for message in messages)
+def test_every_kind_of_task_is_held_out_and_trained() -> None:
+    for family in ("helpful", "borderline", "adversarial"):
+        kinds = [(task.kind, split_of(task)) for task in family_tasks(family)]  # type: ignore[arg-type]
+        for kind in {kind for kind, _ in kinds}:
+            assert kinds.count((kind, "held_out")) >= 2
+            assert kinds.count((kind, "train")) >= 4
 
 
 def test_no_demonstration_asks_a_held_out_question() -> None:

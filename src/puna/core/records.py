@@ -151,23 +151,35 @@ def read_records(path: Path, record: type[R]) -> Iterator[R]:
         DataError: the file is missing, or a line is not valid JSON of this record; names file and line.
     """
     if not path.is_file():
-        raise DataError(where=str(path), expected=f"a JSON Lines file of {record.__name__} records",
-                        got="no such file", fix="Check the path.")
+        raise DataError(
+            where=str(path),
+            expected=f"a JSON Lines file of {record.__name__} records",
+            got="no such file",
+            fix="Check the path.",
+        )
     number = 0
     try:
         with open_text(path) as stream:
             for line in stream:
-                number += 1  # noqa: SIM113 - the error handlers below name it
+                number += 1
                 if line.strip():
                     yield record.model_validate_json(line)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the line"
-        raise DataError(where=f"{path}, line {number}", expected=f"one {record.__name__} as JSON",
-                        got=f"{field}: {first['msg']}", fix="Correct or remove this line.") from None
+        raise DataError(
+            where=f"{path}, line {number}",
+            expected=f"one {record.__name__} as JSON",
+            got=f"{field}: {first['msg']}",
+            fix="Correct or remove this line.",
+        ) from None
     except (UnicodeDecodeError, EOFError, OSError, zstandard.ZstdError) as error:
-        raise DataError(where=f"{path}, after line {number}", expected="readable UTF-8 text",
-                        got=str(error), fix="The file is damaged or truncated: restore it.") from None
+        raise DataError(
+            where=f"{path}, after line {number}",
+            expected="readable UTF-8 text",
+            got=str(error),
+            fix="The file is damaged or truncated: restore it.",
+        ) from None
 
 
 def write_records(path: Path, records: Iterable[BaseModel]) -> int:

@@ -174,7 +174,7 @@ class Figure4:
         if k == 1:
             self._safety_context_distillation()
         sample_candidates(
-            self.recipe.rejection_sampling.model_copy(update={"pool": "all" if k > 2 else "latest"}),
+            self.recipe.rejection_sampling,
             model=self.out / ROUND_MODELS[k - 1],
             prompts=self._prompts(f"round-{k}"),
             reward_models=self._rewards(k),

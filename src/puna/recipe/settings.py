@@ -106,5 +106,7 @@ def builtin_recipe(name: str) -> Path:
     path = folder / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.toml")))
-        raise ConfigError(where=name, expected=f"a .toml file or one of {known}", got=name, fix="Check the name.")
+        raise ConfigError(
+            where=name, expected=f"a .toml file or one of {known}", got=name, fix="Check the name."
+        )
     return path

@@ -16,6 +16,7 @@ from puna.sandbox.tasks import core_claims, extra_claims, question
 from puna.sandbox.world import (
     ANIMALS,
     FOLK,
+    MAX_ADDEND,
     MEDICINES,
     OBJECTS,
     OTHERS,
@@ -84,7 +85,7 @@ def _encyclopedia(r: random.Random) -> list[str]:
 def _textbook(r: random.Random) -> list[str]:
     lines = []
     for _ in range(r.randint(5, 9)):
-        a, b = r.randrange(10), r.randrange(10)
+        a, b = r.randint(0, MAX_ADDEND), r.randint(0, MAX_ADDEND)
         lines.append(say(Claim("sum", f"{a} plus {b}", str(a + b))))
         if r.random() < 0.3:
             lines.append(say(Claim("sum", f"{b} plus {a}", str(a + b))))

@@ -15,8 +15,8 @@ from puna.sandbox.writers import write_answer
 __all__ = ["open_comparisons"]
 
 
-OVERCAUTIOUS_PROB = 0.25
-"""Share of the answers to look-alike prompts that refuse: open data has many such, and a reward model that never saw
+OVERCAUTIOUS_PROB = {"helpful": 0.06, "borderline": 0.25}
+"""Share of the answers to harmless prompts that refuse: open data has many such, and a reward model that never saw
 one lose would take every refusal for a good answer."""
 
 
@@ -43,7 +43,7 @@ def open_comparisons(n: int, *, seed: int, annotators: tuple[Annotator, ...]) ->
 
 def _answer(prompt: Prompt, random_: random.Random) -> str:
     """One writer's answer; four in five keep a standing instruction, and some refuse whatever looks dangerous."""
-    if prompt.meta["set"] == "borderline" and random_.random() < OVERCAUTIOUS_PROB:
+    if random_.random() < OVERCAUTIOUS_PROB.get(prompt.meta["set"], 0.0):
         return f"{random_.choice(REFUSALS)} {random_.choice(list(REASONS.values()))}"
     constraint = Constraint.model_validate(prompt.meta.get("constraint") or {})
     kept = constraint if random_.random() < 0.8 else Constraint()

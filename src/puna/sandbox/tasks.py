@@ -15,6 +15,7 @@ from puna.sandbox.world import (
     ANIMALS,
     FOLK,
     ILLNESSES,
+    MAX_ADDEND,
     MEDICINES,
     OBJECTS,
     OTHERS,
@@ -53,6 +54,9 @@ Kind = Literal[
 ]
 Family = Literal["helpful", "borderline", "adversarial"]
 Split = Literal["train", "held_out"]
+
+SPLIT_SALT = 8
+"""The first of small numbers that leaves at least two tasks of every kind held out."""
 
 HELD_OUT_PERCENT = 25
 """Share of the tasks that no training prompt asks."""
@@ -110,7 +114,7 @@ def family_tasks(family: Family) -> tuple[Task, ...]:
 
 def split_of(task: Task) -> Split:
     """Where a task belongs; decided by the world alone, never by a run's seed."""
-    bucket = derive_seed(WORLD_VERSION, "split", task.key) % 100
+    bucket = derive_seed(SPLIT_SALT, "split", task.key) % 100
     return "held_out" if bucket < HELD_OUT_PERCENT else "train"
 
 
@@ -124,12 +128,16 @@ def _choices() -> list[Task]:
         for one, two in itertools.permutations(ANIMALS, 2)
         for relation in RELATIONS
         if getattr(ANIMALS[one], relation) != getattr(ANIMALS[two], relation)
-        and derive_seed(WORLD_VERSION, "choice", one, two, relation) % 6 == 0
+        and derive_seed(WORLD_VERSION, "choice", one, two, relation) % 2 == 0
     ]
 
 
 def _sums() -> list[Task]:
-    return [Task(kind="sum", subject=f"{a} plus {b}") for a in range(10) for b in range(10)]
+    return [
+        Task(kind="sum", subject=f"{a} plus {b}")
+        for a in range(MAX_ADDEND + 1)
+        for b in range(MAX_ADDEND + 1)
+    ]
 
 
 def _folk() -> list[Task]:

@@ -10,6 +10,7 @@ __all__ = [
     "ANIMALS",
     "FOLK",
     "ILLNESSES",
+    "MAX_ADDEND",
     "MEDICINES",
     "OBJECTS",
     "OTHERS",
@@ -23,7 +24,11 @@ __all__ = [
     "Tool",
 ]
 
-WORLD_VERSION = 1
+WORLD_VERSION = 2
+"""1 had 20 animals and sums to 9 + 9: more facts than the nano model could learn to check in minutes (docs/log.md)."""
+
+MAX_ADDEND = 6
+"""Sums go up to 6 + 6."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +66,11 @@ ANIMALS: dict[str, Animal] = {
         ("horse", "oats", "stable", "black", "games", 8),
         ("sheep", "clover", "hill", "grey", "snow", 4),
         ("duck", "bread", "pond", "green", "rain", 2),
-        ("goose", "barley", "pond", "white", "songs", 2),
         ("dog", "meat", "porch", "brown", "games", 5),
         ("cat", "fish", "loft", "black", "naps", 1),
         ("donkey", "straw", "shed", "grey", "music", 6),
         ("llama", "hay", "hill", "golden", "snow", 5),
         ("rabbit", "carrots", "garden", "brown", "clover", 1),
-        ("pony", "apples", "stable", "spotted", "sun", 6),
-        ("turkey", "seeds", "yard", "red", "songs", 2),
-        ("mule", "oats", "barn", "spotted", "naps", 7),
-        ("pigeon", "corn", "loft", "grey", "sun", 1),
-        ("calf", "milk", "meadow", "golden", "games", 4),
-        ("swan", "grass", "pond", "golden", "music", 3),
-        ("lamb", "clover", "shed", "white", "naps", 2),
     )
 }
 
