@@ -1,7 +1,7 @@
 """Weights before training. The paper is silent: laws and scales are our choice.
 
-A fixed 0.02, as in published Llama configurations, suits widths near 4,096, where 1 / sqrt(fan-in) is 0.016, and starves narrow
-models: at width 128 one learns to copy from its prompt after about twice the tokens (docs/log.md).
+A fixed 0.02, as in published Llama configurations, suits widths near 4,096, where 1 / sqrt(fan-in) is 0.016 and starves
+narrow models: at width 128 one learns to copy from its prompt after about twice the tokens (docs/log.md).
 """
 
 import torch

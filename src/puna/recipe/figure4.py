@@ -217,6 +217,9 @@ class Figure4:
         roles: tuple[Domain, Domain] = ("helpfulness", "safety")
         for role in roles:
             config = self.recipe.helpfulness_reward if role == "helpfulness" else self.recipe.safety_reward
+            if k > 1 and self.recipe.later_reward_epochs:
+                config = config.model_copy(update={"n_epochs": self.recipe.later_reward_epochs})
+            goes_on = k > 1 and self.recipe.later_rewards == "previous"
             train_reward_model(
                 config,
                 chat_model=self.out / ROUND_MODELS[k - 1],
@@ -226,6 +229,7 @@ class Figure4:
                 seed=derive_seed(self.seed, "reward", role, k),
                 reporter=self.reporter,
                 labels={"role": role, "round": str(k)},
+                previous=self._rewards(k - 1)[role] if goes_on else None,
             )
 
     def _safety_context_distillation(self) -> None:

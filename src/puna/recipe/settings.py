@@ -29,6 +29,9 @@ from puna.tokenizer.train import TokenizerConfig
 __all__ = ["Figure4Recipe", "RealInputs", "builtin_recipe"]
 
 
+LaterRewards = Literal["chat", "previous"]
+
+
 class RealInputs(Settings):
     """Files people have, in place of the sandbox; pretraining sources stand in the data section."""
 
@@ -67,6 +70,11 @@ class Figure4Recipe(Settings):
     """§3.2.2"""
     safety_reward: RewardModelConfig = RewardModelConfig()
     """§3.2.2"""
+    later_rewards: LaterRewards = "chat"
+    """What the reward models of round 2 and later start from: the latest chat checkpoint, as §3.2.2 does, or the
+    round before's reward model, for `later_reward_epochs`. The second is our choice, for time."""
+    later_reward_epochs: float | None = Field(default=None, gt=0)
+    """Epochs of those rounds; None is as in the first."""
     distillation: DistillationConfig = DistillationConfig()
     """Safety context distillation, gated by the safety reward model (§4.2.4)."""
     rejection_sampling: RejectionSamplingConfig = RejectionSamplingConfig()

@@ -9,7 +9,7 @@ from puna.core.errors import ConfigError
 from puna.core.progress import Reporter
 from puna.core.records import Comparison, Domain, write_records
 from puna.core.seeding import derive_seed
-from puna.model import ScoreModel, load_model, save_score_model
+from puna.model import ScoreModel, load_model, load_score_model, save_score_model
 from puna.reward_modeling.accuracy import measure
 from puna.reward_modeling.config import RewardModelConfig
 from puna.reward_modeling.encoding import EncodedPair, encode_pairs
@@ -40,6 +40,7 @@ def train_reward_model(
     seed: int,
     reporter: Reporter | None = None,
     labels: Mapping[str, str] | None = None,
+    previous: Path | None = None,
 ) -> Manifest:
     """Train the helpfulness or the safety reward model from a chat model's weights.
 
@@ -48,19 +49,21 @@ def train_reward_model(
 
     Args:
         comparisons: Preference artifacts, or .jsonl files of Comparison.
+        previous: An earlier round's reward model to go on from, instead of the chat checkpoint. Our choice.
     Returns:
         Manifest of kind "reward_model". Metrics: accuracy (own domain), accuracy_by_rating, by_test_set,
         unsafe_recall at 0.5, and what the loop reports.
     """
 
     def build(context: StageContext) -> dict[str, Any]:
-        return _build(config, chat_model, comparisons, role, context)
+        return _build(config, chat_model, comparisons, role, previous, context)
 
     return run_stage(
         out,
         kind="reward_model",
         config=_Request(**config.model_dump(), role=role),
-        inputs={"chat_model": chat_model, "comparisons": comparisons},
+        inputs={"chat_model": chat_model, "comparisons": comparisons}
+        | ({"previous": previous} if previous else {}),
         seed=seed,
         build=build,
         labels={"role": role, **(labels or {})},
@@ -73,13 +76,18 @@ def _build(
     chat_model: Path,
     comparisons: Sequence[Path],
     role: Domain,
+    previous: Path | None,
     context: StageContext,
 ) -> dict[str, Any]:
-    tokenizer, trunk = Tokenizer.load(chat_model), load_model(chat_model)
-    model = ScoreModel(trunk, seed=derive_seed(context.seed, "score head", role))
+    tokenizer = Tokenizer.load(chat_model)
+    if previous:
+        model = load_score_model(previous)
+    else:
+        model = ScoreModel(load_model(chat_model), seed=derive_seed(context.seed, "score head", role))
+    max_tokens = model.config.max_seq_len
     loaded = load_comparisons(comparisons, held_out_fraction=config.held_out_fraction)
     mixed = mix(loaded.train, role=role, own_fraction=config.own_fraction, seed=context.seed)
-    train, test, counts = _encode(config, mixed, loaded.test, tokenizer, trunk.config.max_seq_len, role)
+    train, test, counts = _encode(config, mixed, loaded.test, tokenizer, max_tokens, role)
     n_epochs = config.n_epochs if config.loop.total_steps is None else None
     order = ShuffledOrder(len(train), batch_size=config.loop.batch_size, seed=context.seed, n_epochs=n_epochs)
     loop = config.loop if order.n_steps is None else config.loop.for_steps(order.n_steps)
@@ -97,7 +105,7 @@ def _build(
     held_out = score_pairs(model.eval(), test, max_batch_size=config.max_test_batch_size)
     write_records(context.folder / HELD_OUT_SCORES, held_out)
     save_score_model(model, context.folder)
-    tokenizer.save(context.folder, max_seq_len=trunk.config.max_seq_len)
+    tokenizer.save(context.folder, max_seq_len=max_tokens)
     return metrics | measure(held_out, role=role) | counts
 
 

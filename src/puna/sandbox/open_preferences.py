@@ -20,6 +20,11 @@ OVERCAUTIOUS_PROB = {"helpful": 0.06, "borderline": 0.25}
 one lose would take every refusal for a good answer."""
 
 
+CORRECTED_PROB = 0.5
+"""Share of the pairs one side of which is wrong, as where a second answer of a forum corrects the first: without them
+a reward model learns style alone (docs/log.md)."""
+
+
 def open_comparisons(n: int, *, seed: int, annotators: tuple[Annotator, ...]) -> list[Comparison]:
     """About n comparisons on training tasks: half everyday questions, a quarter each kind of safety prompt."""
     own = derive_seed(seed, "open-preferences")
@@ -32,7 +37,10 @@ def open_comparisons(n: int, *, seed: int, annotators: tuple[Annotator, ...]) ->
     random_ = rng(own, "answers")
     comparisons = []
     for index, prompt in enumerate(prompts):
-        left, right = (_answer(prompt, rng(own, index, side)) for side in ("left", "right"))
+        mistaken = random_.choice(("left", "right")) if random_.random() < CORRECTED_PROB else None
+        left, right = (
+            _answer(prompt, rng(own, index, s), is_mistaken=s == mistaken) for s in ("left", "right")
+        )
         if left == right:
             continue
         comparison = random_.choice(annotators).compare(prompt, left, right, seed=derive_seed(own, index))
@@ -41,10 +49,12 @@ def open_comparisons(n: int, *, seed: int, annotators: tuple[Annotator, ...]) ->
     return comparisons
 
 
-def _answer(prompt: Prompt, random_: random.Random) -> str:
+def _answer(prompt: Prompt, random_: random.Random, *, is_mistaken: bool) -> str:
     """One writer's answer; four in five keep a standing instruction, and some refuse whatever looks dangerous."""
     if random_.random() < OVERCAUTIOUS_PROB.get(prompt.meta["set"], 0.0):
         return f"{random_.choice(REFUSALS)} {random_.choice(list(REASONS.values()))}"
     constraint = Constraint.model_validate(prompt.meta.get("constraint") or {})
     kept = constraint if random_.random() < 0.8 else Constraint()
-    return write_answer(Task.model_validate(prompt.meta["task"]), random_, constraint=kept)
+    return write_answer(
+        Task.model_validate(prompt.meta["task"]), random_, constraint=kept, is_mistaken=is_mistaken
+    )

@@ -174,6 +174,7 @@ def question(task: Task, phrasing: int = 0) -> str:
         value = getattr(ANIMALS[task.subject], task.relation)
         pair = (task.subject, task.other) if phrasing % 2 == 0 else (task.other, task.subject)
         return _CHOICE[task.relation].format(v=value, a=pair[0], b=pair[1])
+    forms: tuple[str, ...]
     if task.kind == "fact":
         forms = _ASKS[task.relation]
     else:

@@ -1,7 +1,7 @@
 """The people who write demonstrations: annotators of uneven skill, as the paper found them (§3.1, §5.1)."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from puna.sandbox.constraints import Constraint
@@ -64,10 +64,17 @@ def pick_skill(rng: random.Random) -> Skill:
 
 
 def write_answer(
-    task: Task, rng: random.Random, *, skill: Skill | None = None, constraint: Constraint | None = None
+    task: Task,
+    rng: random.Random,
+    *,
+    skill: Skill | None = None,
+    constraint: Constraint | None = None,
+    is_mistaken: bool = False,
 ) -> str:
-    """One demonstration; a drawn writer when no skill is named. A given constraint is kept."""
+    """One answer, a drawn writer's when no skill is named; keeps a given constraint; can be forced to be mistaken."""
     habits = SKILLS[skill or pick_skill(rng)]
+    if is_mistaken:
+        habits = replace(habits, wrong_prob=1.0)
     text = _harmful_reply(task, habits, rng) if task.kind in RISK_OF else _helpful_reply(task, habits, rng)
     return constraint.apply(text) if constraint else text
 

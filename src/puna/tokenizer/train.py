@@ -29,17 +29,17 @@ LINE_ENDS = re.compile("[\n\N{LOWER FIVE EIGHTHS BLOCK}]")
 class TokenizerConfig(Settings):
     """Llama 2's tokenizer (§2.2); values the paper leaves open are those inside the released tokenizer.model."""
 
-    vocab_size: int = Field(32_000, ge=260)
+    vocab_size: int = Field(default=32_000, ge=260)
     """Number of pieces, with 3 control and 256 byte pieces (§2.2)."""
-    character_coverage: float = Field(0.99995, gt=0, le=1)
+    character_coverage: float = Field(default=0.99995, gt=0, le=1)
     """Share of the text's characters that get a piece of their own; the rest fall back to bytes (released model)."""
-    max_sentencepiece_length: int = Field(16, ge=1, le=512)
+    max_sentencepiece_length: int = Field(default=16, ge=1, le=512)
     """Longest piece, in characters (released model)."""
-    max_sentence_length_bytes: int = Field(4192, ge=10)
+    max_sentence_length_bytes: int = Field(default=4192, ge=10)
     """Longest training line (released model); SentencePiece drops longer ones, we split them."""
     learn_from_dialogs: bool = True
     """Also learn from the dialogs given, so that the chat markers get pieces. Our choice; Llama 2 did not."""
-    max_seq_len: int = Field(4096, ge=1)
+    max_seq_len: int = Field(default=4096, ge=1)
     """Context in tokens recorded for other software (Table 1); each model records its own."""
 
 
