@@ -66,7 +66,7 @@ def start(*arguments: object, environment: Mapping[str, str] | None = None) -> s
     )
 
 
-def finish(process: subprocess.Popen[str], *, stdin: str = "", timeout_seconds: float = 300) -> Ended:
+def finish(process: subprocess.Popen[str], *, stdin: str = "", timeout_seconds: float = 900) -> Ended:
     """Wait for a command; one that hangs is killed and fails the test."""
     try:
         stdout, stderr = process.communicate(stdin, timeout=timeout_seconds)
@@ -87,7 +87,7 @@ def kill(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def wait_for(process: subprocess.Popen[str], folder: Path, pattern: str, *, seconds: float = 120) -> bool:
+def wait_for(process: subprocess.Popen[str], folder: Path, pattern: str, *, seconds: float = 300) -> bool:
     """Watch until a path matches in the folder; False when the process ended first."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -29,7 +29,7 @@ def model(tiny: ModelConfig) -> Transformer:
     model = Transformer(tiny, seed=3).requires_grad_(False)
     for weight in model.parameters():
         if weight.ndim == 2:
-            weight *= 8
+            weight *= 1.1
     return model
 
 

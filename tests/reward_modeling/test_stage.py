@@ -141,3 +141,21 @@ def test_a_killed_training_ends_with_the_same_bits(
     resumed = train(tmp_path / "cut", world, preferences, config, labels={"round": "1"})
     for name in ("model.safetensors", "held_out_scores.jsonl"):
         assert resumed.files[name] == whole.files[name]
+
+
+def test_a_later_round_goes_on_from_the_round_before(
+    trained: Path, tmp_path: Path, world: dict[str, Path], preferences: Path
+) -> None:
+    """At a rate of almost nothing the scores stay what the previous model's are; a chat start knows nothing yet."""
+    still = RewardLoopConfig(
+        optimizer=RewardOptimizerConfig(peak_lr=1e-12), batch_size=16, micro_batch_size=8, total_steps=5
+    )
+    config = CONFIG.model_copy(update={"loop": still})
+    manifest = train(tmp_path / "later", world, preferences, config, previous=trained)
+    assert manifest.metrics["accuracy"] == read_manifest(trained).metrics["accuracy"]
+    assert "previous" in manifest.inputs
+    before, after = (
+        [record.chosen for record in read_records(folder / "held_out_scores.jsonl", ScoredPair)]
+        for folder in (trained, tmp_path / "later")
+    )
+    assert after == pytest.approx(before, abs=1e-4)

@@ -80,7 +80,9 @@ def test_metrics_have_their_steps_splits_and_means(make_task, make_context, conf
     assert [row["step"] for row in train] == [3, 6, 9, 12, 15, 18, 20]
     assert {"loss", "grad_norm", "lr", TIMED, "odd_fraction"} < train[0].keys()
     assert [row["step"] for row in rows if row["split"] == "validation"] == [5, 10, 15, 20]
-    assert train[0]["loss"] == pytest.approx(math.log(32), rel=0.05)
+    assert (
+        math.log(32) < train[0]["loss"] < math.log(32) + 0.6
+    )  # logits of variance 1 cost half a nat at first
     assert 0 < train[0]["odd_fraction"] < 1
     assert results["tokens"] == 20 * 4 * 16
     assert results["train_loss"] == train[-1]["loss"]

@@ -58,12 +58,14 @@ def train_reward_model(
     def build(context: StageContext) -> dict[str, Any]:
         return _build(config, chat_model, comparisons, role, previous, context)
 
+    inputs: dict[str, Path | Sequence[Path]] = {"chat_model": chat_model, "comparisons": comparisons}
+    if previous:
+        inputs["previous"] = previous
     return run_stage(
         out,
         kind="reward_model",
         config=_Request(**config.model_dump(), role=role),
-        inputs={"chat_model": chat_model, "comparisons": comparisons}
-        | ({"previous": previous} if previous else {}),
+        inputs=inputs,
         seed=seed,
         build=build,
         labels={"role": role, **(labels or {})},
@@ -84,7 +86,7 @@ def _build(
         model = load_score_model(previous)
     else:
         model = ScoreModel(load_model(chat_model), seed=derive_seed(context.seed, "score head", role))
-    max_tokens = model.config.max_seq_len
+    max_tokens = model.trunk.config.max_seq_len
     loaded = load_comparisons(comparisons, held_out_fraction=config.held_out_fraction)
     mixed = mix(loaded.train, role=role, own_fraction=config.own_fraction, seed=context.seed)
     train, test, counts = _encode(config, mixed, loaded.test, tokenizer, max_tokens, role)

@@ -44,7 +44,7 @@ def next_token_loss(
     flat_hidden, flat_targets = hidden.flatten(0, -2), targets.flatten()
     if mask is not None:
         chosen = mask.flatten().nonzero().squeeze(1)
-        n_filler = -chosen.numel() % ROWS_MULTIPLE
+        n_filler = min(-chosen.numel() % ROWS_MULTIPLE, mask.numel() - chosen.numel())
         flat_targets = F.pad(flat_targets[chosen], (0, n_filler), value=IGNORED)
         flat_hidden = flat_hidden.index_select(0, F.pad(chosen, (0, n_filler)))
     logits = model.logits(flat_hidden).float()
