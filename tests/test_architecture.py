@@ -34,7 +34,7 @@ STAGES = {
     "sandbox",
     "reporting",
 }
-SURFACES: dict[str, set[str]] = {"recipe": set(), "cli": {"recipe"}}
+SURFACES: dict[str, set[str]] = {"recipe": set(), "cli": {"recipe"}, "__main__": {"cli"}}
 """Surface -> the surfaces it may join."""
 MAX_INIT_LINES = 30
 MAX_FILE_LINES = 450

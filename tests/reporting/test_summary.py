@@ -25,7 +25,7 @@ def test_summary_has_every_promised_key(tmp_path: Path) -> None:
     measures |= {f"constraint_kept_turn_{turn}" for turn in (2, 4, 6)}
     assert all(set(row) == {"version", *measures} for row in summary["versions"])
     assert [(rm["role"], rm["round"]) for rm in summary["reward_models"]] == [
-        ("helpfulness", "1"), ("safety", "1"), ("helpfulness", "2"), ("safety", "2"),
+        ("helpfulness", "2"), ("safety", "2"),
     ]  # fmt: skip
     assert all(
         set(rm) == {"role", "round", "accuracy", "accuracy_by_rating"} for rm in summary["reward_models"]

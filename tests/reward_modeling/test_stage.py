@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from ranked_pairs import comparison
 
 from puna.core.artifacts import read_manifest, verify
 from puna.core.errors import ConfigError
@@ -18,6 +17,7 @@ from puna.reward_modeling import (
 )
 from puna.reward_modeling.config import RewardLoopConfig, RewardOptimizerConfig
 from puna.reward_modeling.task import RankingTask
+from ranked_pairs import comparison
 
 LOOP = RewardLoopConfig(
     optimizer=RewardOptimizerConfig(peak_lr=3e-3), batch_size=16, micro_batch_size=8, log_every_steps=1
