@@ -111,12 +111,7 @@ def disk(folder: Path, n_bytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-LEAKED_LOCK = pytest.mark.xfail(
-    strict=True, reason="a lock whose file cannot be written stays held until the process ends"
-)
-
-
-@pytest.mark.parametrize("n_free_bytes", [pytest.param(0, marks=LEAKED_LOCK), 2**12, 2**16, 2**20])
+@pytest.mark.parametrize("n_free_bytes", [0, 2**12, 2**16, 2**20])
 def test_a_full_disk_is_named_and_freeing_space_goes_on(
     finished: Run, call: Call, tmp_path: Path, n_free_bytes: int
 ) -> None:

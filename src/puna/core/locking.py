@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from puna.core.errors import RunLockedError, StorageError
-from puna.core.storage import storage_errors
+from puna.core.storage import FULL_DISK, storage_errors
 
 __all__ = ["run_lock"]
 
@@ -26,8 +26,12 @@ def run_lock(out: Path) -> Iterator[None]:
     _release_in_children()
     with storage_errors(out):
         descriptor = _acquire(out / ".lock")
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            os.close(descriptor)
+            raise
     _held.add(descriptor)
     try:
         yield
@@ -44,7 +48,9 @@ def _acquire(path: Path) -> int:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        except OSError as error:
+            if error.errno in FULL_DISK:
+                raise
             raise StorageError(
                 where=str(path.parent),
                 expected="a folder that can be written",

@@ -8,9 +8,9 @@ from types import TracebackType
 
 from puna.core.errors import StorageError
 
-__all__ = ["storage_errors", "sync", "write_atomically"]
+__all__ = ["FULL_DISK", "storage_errors", "sync", "write_atomically"]
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _FULL_TEXTS = (
     "No space left on device",
     "os error 28",
@@ -48,7 +48,7 @@ class storage_errors(AbstractContextManager[None]):
 
 
 def _is_failed_write(error: BaseException) -> bool:
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
         return True
     return any(text in str(error) for text in _FULL_TEXTS)
 

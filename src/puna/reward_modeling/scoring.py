@@ -16,7 +16,7 @@ from puna.tokenizer import Tokenizer
 __all__ = ["score_comparisons", "score_file", "score_samples"]
 
 
-class _Row(BaseModel):
+class SampleOrComparison(BaseModel):
     """Enough of a line to see whether it is a Comparison."""
 
     model_config = ConfigDict(extra="allow")
@@ -56,7 +56,7 @@ def score_file(
     Raises:
         DataError: the file is missing, or a line is neither as its first line is.
     """
-    first = next(read_records(data, _Row), None)
+    first = next(read_records(data, SampleOrComparison), None)
     if first is not None and first.chosen is not None:
         comparisons = list(read_records(data, Comparison))
         pairs = score_comparisons(reward_model, comparisons, max_batch_size=max_batch_size)

@@ -71,7 +71,7 @@ def _training_prompts(config: SandboxConfig, seed: int) -> dict[str, list[Prompt
     def mixed(name: str, scale: float) -> list[Prompt]:
         own = derive_seed(seed, name)
         helpful = helpful_prompts(
-            round(n_helpful * scale), split="train", seed=own, constraint_fraction=0.2, history_fraction=0.2
+            round(n_helpful * scale), split="train", seed=own, constraint_fraction=0.3, history_fraction=0.2
         )
         adversarial = adversarial_prompts(round(n_safety * scale), split="train", seed=own)
         borderline = borderline_prompts(round(n_safety * scale), split="train", seed=own)
