@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from ranked_pairs import comparison
 
 from puna.core.records import write_records
+from ranked_pairs import comparison
 from tiny_chat_models import save_world
 
 

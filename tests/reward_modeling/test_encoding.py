@@ -6,13 +6,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from ranked_pairs import comparison
 
 from puna.core.records import Side
 from puna.inference import score_sequences
 from puna.model import load_score_model
 from puna.reward_modeling.encoding import EncodedPair, batch_pairs, encode_pairs, encode_response
 from puna.tokenizer import Tokenizer
+from ranked_pairs import comparison
 
 
 def test_a_response_ends_with_eos_and_holds_what_the_chat_model_was_taught(world: dict[str, Path]) -> None:

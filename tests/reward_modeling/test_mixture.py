@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from ranked_pairs import comparison
 
 from puna.core.errors import DataError
 from puna.core.records import write_records
 from puna.reward_modeling.mixture import load_comparisons, mix
+from ranked_pairs import comparison
 
 POOL = [comparison(i) for i in range(90)] + [comparison(i, domain="safety") for i in range(45)]
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranked_pairs import comparison
 
 from puna.model import ScoreModel, load_score_model
 from puna.reward_modeling.encoding import EncodedPair, encode_pairs
@@ -13,6 +12,7 @@ from puna.reward_modeling.margins import MARGINS
 from puna.reward_modeling.task import RankingTask
 from puna.tokenizer import Tokenizer
 from puna.training import ShuffledOrder
+from ranked_pairs import comparison
 
 N_PAIRS = 12
 
