@@ -41,18 +41,22 @@ def _chat(random_: random.Random) -> list[Message]:
 
 
 def _instructed(random_: random.Random) -> list[Message]:
-    """A standing instruction in the first turn, which writers keep less and less (MEMORY_BY_TURN)."""
+    """A standing instruction in the first turn, which writers keep less and less (MEMORY_BY_TURN).
+
+    Half of the users repeat it in every turn, and then writers keep it as they do in the first.
+    """
     constraint = draw_constraint("train", random_)
     n_turns = random_.choices((1, 2, 3, 4, 5, 6), weights=(50, 10, 10, 10, 10, 10))[0]
     form = constraint.instruction if random_.random() < 0.6 else constraint.short_instruction
+    is_repeated = random_.random() < 0.5
     messages: list[Message] = []
     for turn in range(1, n_turns + 1):
         task = draw_task("helpful", "train", random_)
         text = question(task, random_.randrange(3))
-        kept: Constraint | None = constraint if remembers(turn, random_) else None
-        messages += _turn(
-            f"{form} {text}" if turn == 1 else text, write_answer(task, random_, constraint=kept)
-        )
+        is_said = turn == 1 or is_repeated
+        kept: Constraint | None = constraint if remembers(1 if is_said else turn, random_) else None
+        answer = write_answer(task, random_, constraint=kept)
+        messages += _turn(f"{form} {text}" if is_said else text, answer)
     return messages
 
 
