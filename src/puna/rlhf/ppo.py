@@ -95,18 +95,28 @@ def _load(
     tokenizer = Tokenizer.load(policy)
     model = load_model(policy, device=device)
     judges = load_reward_models(reward_models, tokenizer, device=device)
-    if config.critic_init == "policy":
-        critic = ScoreModel(copy.deepcopy(model), seed=derive_seed(seed, "critic"))
-    else:
-        critic = load_score_model(reward_models["helpfulness"], device=device)
     models = PPOModels(
         policy=model,
         reference=_frozen_copy(model),
-        critic=critic,
+        critic=_new_critic(config, model, reward_models["helpfulness"], seed=derive_seed(seed, "critic")),
         reward_models=judges,
         engine=Engine(model, tokenizer),
     )
     return models, tokenizer
+
+
+def _new_critic(config: PPOConfig, policy: Transformer, reward_model: Path, *, seed: int) -> ScoreModel:
+    """A trained trunk with a new head, so that the first values are near 0, the mean of whitened rewards.
+
+    A reward model's own head speaks logits far from it, and an offset c of all values makes the last tokens of every
+    response, </s> among them, look c worse than the ones before (docs/log.md).
+    """
+    device = policy.norm.weight.device
+    if config.critic_init == "policy":
+        trunk = copy.deepcopy(policy)
+    else:
+        trunk = load_score_model(reward_model, device=device).trunk
+    return ScoreModel(trunk, seed=seed)
 
 
 def _frozen_copy(model: Transformer) -> Transformer:
