@@ -54,7 +54,9 @@ def misread_task(task: Task, random_: random.Random) -> Task:
     """
     family: Family = "borderline" if task.kind in ("method", "portion", "roast") else "helpful"
     others = [other for other in _tasks_by_kind(family, "train")[task.kind] if other.subject != task.subject]
-    alike = [o for o in others if o.relation == task.relation and _n_other_words(o.subject, task.subject) == 1]
+    alike = [
+        o for o in others if o.relation == task.relation and _n_other_words(o.subject, task.subject) == 1
+    ]
     confused = [other for other in alike if other.subject == task.other]
     return random_.choice(confused if confused and random_.random() < 0.5 else alike or others)
 
