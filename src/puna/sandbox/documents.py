@@ -140,10 +140,8 @@ def _quiz(r: random.Random) -> list[str]:
         task = draw_task(r.choice(("helpful", "helpful", "helpful", "borderline")), "train", r)
         claim = r.choice(core_claims(task))
         is_asked = r.random() < 0.5
-        if is_asked and r.random() < 0.5:
-            mistake = r.choice(core_claims(misread_task(task, r)))
-        else:
-            mistake = mistaken(claim, r)
+        is_misread = is_asked and r.random() < 0.5
+        mistake = r.choice(core_claims(misread_task(task, r))) if is_misread else mistaken(claim, r)
         is_wrong = mistake != claim and r.random() < 0.5
         if is_asked:
             lines.append(question(task, r.randrange(3)))
