@@ -1,10 +1,12 @@
 """Quizzes mark claims truly, plays keep what they ask for, and people who repeat an instruction are obeyed."""
 
+import itertools
+
 from puna.sandbox.constraints import all_constraints
 from puna.sandbox.demonstrations import write_dialogs
 from puna.sandbox.documents import SOURCES, write_documents
 from puna.sandbox.language import is_true, read, split_sentences
-from puna.sandbox.tasks import RISK_OF, core_claims, family_tasks, question
+from puna.sandbox.tasks import RISK_OF, core_claims, family_tasks
 
 DOCUMENTS = [d for d in write_documents(1500, seed=4) if d.id.startswith("doc-")]
 
@@ -14,26 +16,17 @@ def test_shares_sum_to_one() -> None:
 
 
 def test_every_mark_of_a_quiz_is_deserved() -> None:
-    """Right is a true claim that answers the question, where one is printed before it."""
-    asked = {
-        question(task, phrasing): task
-        for family in ("helpful", "borderline")
-        for task in family_tasks(family)  # type: ignore[arg-type]
-        for phrasing in range(3)
-    }
-    n_marks = {"right": 0, "wrong": 0, "true and wrong": 0}
+    n_marks = {"right": 0, "wrong": 0}
     for document in (d for d in DOCUMENTS if d.source == "quiz"):
-        sentences = ["", *split_sentences(document.text)]
-        for before, claim_text, mark in zip(sentences, sentences[1:], sentences[2:], strict=False):
+        sentences = split_sentences(document.text)
+        for claim_text, mark in itertools.pairwise(sentences):
             if mark.startswith("that is "):
                 claim = read(claim_text)
                 assert claim is not None, claim_text
                 verdict = mark.removeprefix("that is ").removesuffix(".")
-                answers = before not in asked or claim in core_claims(asked[before])
-                assert (is_true(claim) and answers) == (verdict == "right"), (before, claim_text, mark)
+                assert is_true(claim) == (verdict == "right"), (claim_text, mark)
                 n_marks[verdict] += 1
-                n_marks["true and wrong"] += is_true(claim) and not answers
-    assert min(n_marks.values()) > 50
+    assert min(n_marks.values()) > 100
 
 
 def test_honest_sources_say_nothing_false() -> None:

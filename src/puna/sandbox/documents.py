@@ -11,7 +11,7 @@ from collections.abc import Callable
 from puna.core.records import Document
 from puna.core.seeding import rng
 from puna.sandbox.language import Claim, portion, say
-from puna.sandbox.prompts import draw_constraint, draw_task, misread_task
+from puna.sandbox.prompts import draw_constraint, draw_task
 from puna.sandbox.tasks import core_claims, extra_claims, question
 from puna.sandbox.world import (
     ANIMALS,
@@ -131,19 +131,14 @@ def _forum(r: random.Random) -> list[str]:
 
 
 def _quiz(r: random.Random) -> list[str]:
-    """School quizzes with their marks: half of the answers are wrong and marked so. Training tasks only.
-
-    Where the question is printed, half of the wrong answers are true ones to another question.
-    """
+    """School quizzes with their marks: half of the answers are wrong and marked so. Training tasks only."""
     lines = []
     for _ in range(r.randint(3, 5)):
         task = draw_task(r.choice(("helpful", "helpful", "helpful", "borderline")), "train", r)
         claim = r.choice(core_claims(task))
-        is_asked = r.random() < 0.5
-        is_misread = is_asked and r.random() < 0.5
-        mistake = r.choice(core_claims(misread_task(task, r))) if is_misread else mistaken(claim, r)
+        mistake = mistaken(claim, r)
         is_wrong = mistake != claim and r.random() < 0.5
-        if is_asked:
+        if r.random() < 0.5:
             lines.append(question(task, r.randrange(3)))
         lines += [say(mistake if is_wrong else claim), f"that is {'wrong' if is_wrong else 'right'}."]
     return lines
