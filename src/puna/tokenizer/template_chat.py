@@ -184,6 +184,7 @@ class _Shielding:
         endings = {control[n:] for control in controls for n in range(1, len(control))}
         whole = "|".join(re.escape(control) for control in controls)
         self._inside = re.compile(f"(?s)(?=(?:{whole}))." if whole else r"(?!)")
+        self._all = tuple(controls)
         self._beginnings = tuple(beginnings)
         self._endings = tuple(endings)
 
@@ -197,6 +198,8 @@ class _Shielding:
         if body and body.startswith(self._endings):
             start = len(content) - len(content.lstrip())
             content = content[:start] + shield + content[start:]
+        if body and any(body in control for control in self._all):
+            content = content.replace(body, body[0] + shield + body[1:])
         return {"role": message.role, "content": content}
 
 

@@ -7,7 +7,9 @@ end. Between two such places the joins are the same whatever stands outside, so 
 """
 
 import re
+from array import array
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import numpy as np
 from sentencepiece import SentencePieceProcessor
@@ -18,12 +20,12 @@ SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 """SentencePiece's own sign for a space."""
 RUN = re.compile("(  +[^ \n]*)")
 """Two spaces or more, with what follows them."""
-MAX_CHARS = 2_000_000
-"""Characters of remembered words; above it the cache starts anew (about 60 MB)."""
+MAX_CHARS = 3_000_000
+"""Characters of remembered words (about 80 MB); above it, the half that came last is forgotten."""
 
 
 class WordCache(dict[str, bytes]):
-    """Word to ids, as the bytes of an int32 array: joining those is the fastest way to join ids."""
+    """Word to ids, as the bytes of an array of C ints: joining those is the fastest way to join ids."""
 
     def __init__(self, processor: SentencePieceProcessor) -> None:
         super().__init__()
@@ -36,37 +38,44 @@ class WordCache(dict[str, bytes]):
         Raises:
             TypeError: the text is no valid Unicode.
         """
+        self._forget()
         return self._join(words(text))
 
-    def encode_batch(self, texts: Sequence[str], *, n_threads: int) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text; what is new in the batch goes through SentencePiece at once.
 
         Raises:
             TypeError: a text is no valid Unicode.
         """
+        self._forget()
         rows = [words(text) for text in texts]
-        self._learn([word for word in set().union(*rows) if word not in self], n_threads=n_threads)
+        self._learn([word for word in set().union(*rows) if word not in self])
         return [self._join(row) for row in rows]
 
     def __missing__(self, word: str) -> bytes:
-        self._learn([word], n_threads=1)
+        self._learn([word])
         return self[word]
 
-    def _join(self, row: Iterable[str]) -> list[int]:
-        return np.frombuffer(b"".join(map(self.__getitem__, row)), dtype=np.int32).tolist()
+    def _forget(self) -> None:
+        """Frequent words came first, so those stay."""
+        if self._n_chars > MAX_CHARS:
+            kept = dict(islice(self.items(), len(self) // 2))
+            self.clear()
+            self.update(kept)
+            self._n_chars = sum(map(len, kept))
 
-    def _learn(self, new: Sequence[str], *, n_threads: int) -> None:
+    def _join(self, row: Iterable[str]) -> list[int]:
+        return np.frombuffer(b"".join(map(self.__getitem__, row)), dtype=np.intc).tolist()
+
+    def _learn(self, new: Sequence[str]) -> None:
         """SentencePiece puts a space before every text: here the word's own, or one that comes off again."""
         if not new:
             return
-        if self._n_chars > MAX_CHARS:
-            self.clear()
-            self._n_chars = 0
         # The word "" stands for a single space: as text, a line end after it keeps its piece apart.
         texts = [word[1:] if word.startswith("  ") else word or "\n" for word in new]
-        for word, ids in zip(new, self._processor.encode(texts, num_threads=n_threads), strict=True):
+        for word, ids in zip(new, self._processor.encode(texts, num_threads=1), strict=True):
             own = ids[1:] if word.startswith("\n") else ids if word else ids[:1]
-            self[word] = np.array(own, dtype=np.int32).tobytes()
+            self[word] = array("i", own).tobytes()
             self._n_chars += len(word)
 
 
@@ -88,12 +97,17 @@ def words(text: str) -> list[str]:
 
 
 def split_is_exact(processor: SentencePieceProcessor) -> bool:
-    """Whether word by word is the same as all at once, for every text."""
+    """Whether word by word is the same as all at once, for every text.
+
+    Not for a unigram model: it adds up scores along the text, and the rounding of a long sum may turn a near tie.
+    """
+    ids = range(processor.vocab_size())
     space, line_end = processor.piece_to_id(SPACE), processor.encode("\n")[1:]
     return (
         len(line_end) == 1
         and processor.encode(" \n \n") == [*processor.encode(" "), *line_end, space, *line_end]
-        and not any(_crosses(processor.id_to_piece(i)) for i in range(processor.vocab_size()))
+        and all(processor.get_score(i).is_integer() for i in ids)  # a BPE score is a rank
+        and not any(_crosses(processor.id_to_piece(i)) for i in ids)
     )
 
 

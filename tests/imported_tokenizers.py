@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 CONTROLS = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>", "<|system|>",
             "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|endoftext|>"]  # fmt: skip
@@ -61,10 +61,14 @@ TEMPLATES = {"chatml": CHATML, "llama_3": LLAMA_3, "llama_2": LLAMA_2, "zephyr":
 
 
 def byte_level_bpe(texts: Sequence[str]) -> Tokenizer:
-    """As GPT-2 and SmolLM2 have it: bytes, single digits."""
+    """As GPT-2 and its heirs have it: bytes, single digits, line ends apart from words."""
     found = Tokenizer(models.BPE())
+    words = Regex(r"\s*[\r\n]+| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
     found.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Split(words, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     found.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
