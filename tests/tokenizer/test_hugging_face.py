@@ -121,28 +121,40 @@ def test_files_are_deterministic(tokenizer: Tokenizer, tmp_path: Path) -> None:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"model_type": "unigram"},
-        {"model_type": "bpe", "add_dummy_prefix": False},
-        {"normalization_rule_name": "nfkc"},
-    ],
-)
-def test_what_cannot_be_converted_is_refused(tmp_path: Path, options: dict[str, object]) -> None:
+def other_model(folder: Path, **options: object) -> Path:
     settings = {"model_type": "bpe", "normalization_rule_name": "identity", "remove_extra_whitespaces": False}
     SentencePieceTrainer.train(
-        sentence_iterator=iter(["the llama eats the ﬁne grass"] * 20),
-        model_prefix=str(tmp_path / "other"),
+        sentence_iterator=iter(["the llama eats the \ufb01ne grass"] * 20),
+        model_prefix=str(folder / "other"),
         vocab_size=290,
         byte_fallback=True,
         hard_vocab_limit=False,
         minloglevel=2,
         **(settings | options),
     )
+    return folder / "other.model"
+
+
+@pytest.mark.parametrize("options", [{"normalization_rule_name": "nfkc"}, {"model_type": "unigram"}])
+def test_what_cannot_be_converted_is_refused(tmp_path: Path, options: dict[str, object]) -> None:
+    path = other_model(tmp_path, **options)
+    assert Tokenizer.load(path).decode(Tokenizer.load(path).encode("the llama")) == "the llama"
     with pytest.raises(CheckpointError, match="encodes differently"):
-        Tokenizer.load(tmp_path / "other.model").save(tmp_path / "saved", max_seq_len=64)
+        Tokenizer.load(path).save(tmp_path / "saved", max_seq_len=64)
     assert not list((tmp_path / "saved").iterdir())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"add_dummy_prefix": False}, {"bos_id": -1}, {"split_by_whitespace": False}],
+)
+def test_other_models_are_converted_too(tmp_path: Path, options: dict[str, object]) -> None:
+    ours = Tokenizer.load(other_model(tmp_path, **options))
+    theirs = load_with_transformers(ours, tmp_path / "saved")
+    for text in [*ADVERSARIAL, "the llama eats  the grass"]:
+        ids = ours.encode(text)
+        assert theirs(text, add_special_tokens=False).input_ids == ids
+        assert ours.decode(ids) == text.replace("\u2581", " ")
 
 
 @pytest.mark.real

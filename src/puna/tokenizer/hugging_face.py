@@ -29,7 +29,7 @@ def check_conversion(processor: SentencePieceProcessor, fast: FastTokenizer, *, 
         if fast.encode(probe, add_special_tokens=False).ids != processor.encode(probe):
             raise CheckpointError(
                 where=name,
-                expected="a SentencePiece BPE model with byte fallback, identity normalization and a dummy prefix",
+                expected="a SentencePiece BPE model with byte fallback and without normalization",
                 got="one that encodes differently",
                 fix="Train the tokenizer with this program's settings, or use a Llama 2 tokenizer.model.",
             )
@@ -39,7 +39,6 @@ def fast_tokenizer(processor: SentencePieceProcessor) -> FastTokenizer:
     """The `tokenizers` BPE with the same ids; encoding puts <s> first unless told otherwise."""
     pieces = [processor.id_to_piece(token_id) for token_id in range(processor.vocab_size())]
     bos_id, eos_id, unk_id = processor.bos_id(), processor.eos_id(), processor.unk_id()
-    bos = pieces[bos_id]
     fast = FastTokenizer(
         models.BPE(
             vocab={piece: token_id for token_id, piece in enumerate(pieces)},
@@ -49,20 +48,21 @@ def fast_tokenizer(processor: SentencePieceProcessor) -> FastTokenizer:
             byte_fallback=True,
         )
     )
-    controls = [pieces[token_id] for token_id in sorted({unk_id, bos_id, eos_id})]
+    controls = [pieces[token_id] for token_id in sorted({unk_id, bos_id, eos_id} - {-1})]
     fast.add_special_tokens([AddedToken(control, normalized=False, special=True) for control in controls])
-    fast.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
-    fast.decoder = decoders.Sequence(
-        [
-            decoders.Replace(SPACE, " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(content=" ", left=1, right=0),
-        ]
-    )
-    fast.post_processor = processors.TemplateProcessing(
-        single=f"{bos}:0 $A:0", pair=f"{bos}:0 $A:0 {bos}:1 $B:1", special_tokens=[(bos, bos_id)]
-    )
+    escape = normalizers.Replace(" ", SPACE)
+    join = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    if pieces[processor.encode("a")[0]].startswith(SPACE):
+        fast.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), escape])
+        fast.decoder = decoders.Sequence([*join, decoders.Strip(content=" ", left=1, right=0)])
+    else:
+        fast.normalizer = escape
+        fast.decoder = decoders.Sequence(join)
+    if bos_id >= 0:
+        bos = pieces[bos_id]
+        fast.post_processor = processors.TemplateProcessing(
+            single=f"{bos}:0 $A:0", pair=f"{bos}:0 $A:0 {bos}:1 $B:1", special_tokens=[(bos, bos_id)]
+        )
     return fast
 
 

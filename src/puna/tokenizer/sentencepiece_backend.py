@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from puna.core.errors import CheckpointError
 from puna.tokenizer.backend import text_error
 from puna.tokenizer.guard import GuardedTokenizer
-from puna.tokenizer.hugging_face import fast_tokenizer
+from puna.tokenizer.hugging_face import check_conversion, fast_tokenizer
 from puna.tokenizer.word_cache import WordCache, split_is_exact
 
 __all__ = ["SentencePieceBackend"]
@@ -32,7 +32,9 @@ class SentencePieceBackend:
         """
         self.model = model
         self.processor = _parse(model, name)
-        self._cache = WordCache(self.processor) if split_is_exact(self.processor) else None
+        self._name = name
+        self._has_plain_words = split_is_exact(self.processor)
+        self._cache = WordCache(self.processor) if self._has_plain_words else None
         self._typed_controls: frozenset[int] = frozenset()
 
     @property
@@ -69,8 +71,15 @@ class SentencePieceBackend:
 
     @cached_property
     def fast(self) -> FastTokenizer:
-        """The same tokenizer as the tokenizers package has it."""
-        return fast_tokenizer(self.processor)
+        """The same tokenizer as the tokenizers package has it.
+
+        Raises:
+            CheckpointError: it is not the same, as for a unigram model.
+        """
+        fast = fast_tokenizer(self.processor)
+        if not self._has_plain_words:  # such models are converted exactly; others show it only when tried
+            check_conversion(self.processor, fast, name=self._name)
+        return fast
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text.
