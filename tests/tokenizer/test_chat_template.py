@@ -68,7 +68,7 @@ def test_endless_work_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     started = time.process_time()
     with pytest.raises(ProtocolError, match="runs too long"):
         template.render([([{"role": "user", "content": "x"}], True)])
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 2
     assert template.render([(MESSAGES, True)]) == ["fine"]  # the next request starts another process
 
 

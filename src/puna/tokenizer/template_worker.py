@@ -20,7 +20,7 @@ __all__ = ["MAX_OUTPUT_CHARS", "environment", "render"]
 
 MAX_OUTPUT_CHARS = 4_000_000
 """Longest rendered dialog."""
-MAX_SECONDS = 5
+MAX_SECONDS = 3
 """Processor time for one request."""
 MAX_MEMORY_BYTES = 2**30
 
