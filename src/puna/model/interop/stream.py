@@ -32,7 +32,7 @@ __all__ = [
 STORED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """The number formats a checkpoint may hold; a quantized one is delivered as one of these."""
 
-BLOCK_BYTES = 8 * 2**20
+BLOCK_BYTES = 2 * 2**20
 """Rows are converted about this many bytes at a time, so a copy never costs a whole tensor."""
 
 

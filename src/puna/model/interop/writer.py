@@ -56,22 +56,30 @@ class Workspace:
 
     def _resume(self) -> bool:
         """Take up what an earlier try of the same request left; forget that of another."""
-        lines = (
-            self._journal.read_text(encoding="utf-8").splitlines(keepends=True)
-            if self._journal.is_file()
-            else []
-        )
-        if not lines or lines[0] != self._head + "\n" or not self.result.exists():
+        done = self._read_journal() if self.result.exists() else None
+        if done is None:
             if self.result.is_dir():
                 shutil.rmtree(self.result)
             self.result.unlink(missing_ok=True)
-            self._journal.unlink(missing_ok=True)
+            self.forget()
             return False
-        whole = [line for line in lines[1:] if line.endswith("\n")]
-        for line in whole:
-            self.sums |= json.loads(line)
-        self._journal.write_text("".join([lines[0], *whole]), encoding="utf-8")
+        self.begin()
+        for name, checksum in done.items():
+            self.record(name, checksum)
         return True
+
+    def _read_journal(self) -> dict[str, str] | None:
+        """The finished tensors of this request; a last line that a kill cut short does not count."""
+        if not self._journal.is_file():
+            return None
+        try:
+            head, *lines = self._journal.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+            entries = [json.loads(line) for line in lines if line.endswith("\n")]
+        except ValueError:
+            return None
+        if head != self._head + "\n" or not all(isinstance(entry, dict) for entry in entries):
+            return None
+        return {name: checksum for entry in entries for name, checksum in entry.items()}
 
     def begin(self) -> None:
         """From here on a later try of the same request goes on from the journal."""
@@ -123,27 +131,28 @@ def write_tensors(source: TensorSource, layout: Layout, work: Workspace, *, repo
     total = sum(info.n_bytes for info in layout.tensors.values())
     done = sum(layout.tensors[name].n_bytes for name in work.sums)
     with (
-        ExitStack() as files,
+        ExitStack() as stack,
         reporter.track("writing", _megabytes(total), "MB", completed=_megabytes(done)) as tracker,
     ):
-        handles: dict[str, BinaryIO] = {}
+        paths = sorted(work.result.iterdir())
+        files = {path.name: stack.enter_context(path.open("r+b", buffering=0)) for path in paths}
         for name, info in layout.tensors.items():
-            if name in work.sums:
-                continue
-            checksum = hashlib.sha256()
-            for first, rows in row_blocks(source.read(name), multiple=layout.rows_together(name)):
-                values = cast(rows, name, dtype=info.dtype, where=source.path)
-                checksum.update(_bytes(values))
-                for part in layout.place(name, first, values):
-                    if part.file not in handles:
-                        handles[part.file] = files.enter_context(
-                            (work.result / part.file).open("r+b", buffering=0)
-                        )
-                    _write_at(handles[part.file], part.offset, _bytes(part.values))
-            work.record(name, checksum.hexdigest())
-            done += info.n_bytes
-            tracker.advance(_megabytes(done) - tracker.completed)
+            if name not in work.sums:
+                work.record(name, _write(source, name, layout, files))
+                done += info.n_bytes
+                tracker.advance(_megabytes(done) - tracker.completed)
     layout.finish(work.result)
+
+
+def _write(source: TensorSource, name: str, layout: Layout, files: Mapping[str, BinaryIO]) -> str:
+    """Write one tensor, which is let go of on return; its checksum."""
+    checksum = hashlib.sha256()
+    for first, rows in row_blocks(source.read(name), multiple=layout.rows_together(name)):
+        values = cast(rows, name, dtype=layout.tensors[name].dtype, where=source.path)
+        checksum.update(_bytes(values))
+        for part in layout.place(name, first, values):
+            _write_at(files[part.file], part.offset, _bytes(part.values))
+    return checksum.hexdigest()
 
 
 def verify(
