@@ -22,7 +22,15 @@ from puna.model.heads import ScoreModel
 from puna.model.hf_config import GENERATION_CONFIG, broken, config_to_hf, read_config, read_json
 from puna.model.transformer import Transformer
 
-__all__ = ["hf_name", "load_model", "load_score_model", "save_model", "save_score_model"]
+__all__ = [
+    "MAX_SHARD_BYTES",
+    "hf_name",
+    "load_model",
+    "load_score_model",
+    "meta_name",
+    "save_model",
+    "save_score_model",
+]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -53,6 +61,14 @@ def hf_name(name: str) -> str:
     if name == "score.weight":
         return name
     return ".".join(["model", *(_HF_MODULES.get(part, part) for part in name.split("."))])
+
+
+def meta_name(name: str) -> str:
+    """Meta's name, which is ours, of a tensor with a Hugging Face name."""
+    if name == "lm_head.weight":
+        return "output.weight"
+    ours = {theirs: mine for mine, theirs in _HF_MODULES.items()}
+    return ".".join(ours.get(part, part) for part in name.removeprefix("model.").split("."))
 
 
 def save_model(
