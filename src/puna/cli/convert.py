@@ -20,7 +20,8 @@ def register(app: typer.Typer) -> None:
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="SRC", help="A Hugging Face or Meta folder, or a llama2.c .bin file.")
+        Path,
+        typer.Argument(metavar="SRC", help="A Hugging Face or Meta folder, a GGUF file, or a llama2.c .bin."),
     ],
     target: Annotated[Path, typer.Argument(metavar="DST", help="Where to write; nothing may be there.")],
     to: Annotated[Format, typer.Option("--to", help="Format to write.")],

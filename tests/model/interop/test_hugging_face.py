@@ -14,6 +14,7 @@ from puna.core.errors import CheckpointError
 from puna.core.progress import quiet
 from puna.model.checkpoint import load_model
 from puna.model.config import ModelConfig
+from puna.model.generation_config import GenerationConfig
 from puna.model.interop.hugging_face import HuggingFaceLayout, HuggingFaceSource
 from puna.model.interop.stream import TensorInfo, shapes
 from puna.model.interop.writer import verify, workspace, write_tensors
@@ -36,7 +37,9 @@ def test_shards_are_cut_and_indexed_as_transformers_reads_them(
 ) -> None:
     folder, target = make_folder(torch.bfloat16), tmp_path / "out"
     with HuggingFaceSource(folder) as source:
-        layout = HuggingFaceLayout(source.config, source.tensors, source.tokenizer, max_shard_bytes=60_000)
+        layout = HuggingFaceLayout(
+            source.config, source.tensors, source.tokenizer, GenerationConfig(), max_shard_bytes=60_000
+        )
         with workspace(target, {}) as work:
             write_tensors(source, layout, work, reporter=quiet())
             verify(work, HuggingFaceSource, layout, reporter=quiet())

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from puna.core.progress import quiet
 from puna.model.config import ModelConfig
+from puna.model.generation_config import GenerationConfig
 from puna.model.interop.hugging_face import HuggingFaceLayout, HuggingFaceSource
 from puna.model.interop.stream import TensorInfo, TensorSource, shapes
 from puna.model.interop.writer import verify, workspace, write_tensors
@@ -63,7 +64,7 @@ class RandomSource(TensorSource):
 
 def write_random(config: ModelConfig, folder: Path) -> None:
     source = RandomSource(config)
-    layout = HuggingFaceLayout(config, source.tensors, None)
+    layout = HuggingFaceLayout(config, source.tensors, None, GenerationConfig())
     with workspace(folder, {}) as work:
         write_tensors(source, layout, work, reporter=quiet())
         verify(work, HuggingFaceSource, layout, reporter=quiet())

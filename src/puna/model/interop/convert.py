@@ -13,13 +13,16 @@ from puna.core.errors import ConfigError, DataError
 from puna.core.inputs import require
 from puna.core.progress import Reporter
 from puna.model.hf_config import broken
+from puna.model.interop.gguf_read import open_gguf
+from puna.model.interop.gguf_write import GGUFFormat, write_gguf
 from puna.model.interop.hugging_face import HuggingFaceLayout, HuggingFaceSource
 from puna.model.interop.layout import Layout
 from puna.model.interop.llama2c import Llama2cSource, is_llama2c
 from puna.model.interop.meta import MetaLayout, MetaSource
 from puna.model.interop.meta_params import PARAMS_FILE
 from puna.model.interop.stream import TensorInfo, TensorSource
-from puna.model.interop.tokenizer_files import given_tokenizer
+from puna.model.interop.tokenizer_files import generation_of, given_tokenizer
+from puna.model.interop.tracking import tracked
 from puna.model.interop.writer import refuse_overwriting, verify, workspace, write_tensors
 
 __all__ = ["Conversion", "Dtype", "Format", "convert", "open_checkpoint"]
@@ -30,6 +33,7 @@ class Format(StrEnum):
 
     HF = "hf"
     META = "meta"
+    GGUF = "gguf"
 
 
 class Dtype(StrEnum):
@@ -38,9 +42,14 @@ class Dtype(StrEnum):
     BF16 = "bf16"
     FP16 = "fp16"
     FP32 = "fp32"
+    Q8_0 = "q8_0"
 
 
 _DTYPES = {Dtype.BF16: torch.bfloat16, Dtype.FP16: torch.float16, Dtype.FP32: torch.float32}
+_GGUF_DTYPES: dict[Dtype, GGUFFormat] = {
+    Dtype.BF16: "bf16", Dtype.FP16: "f16", Dtype.FP32: "f32", Dtype.Q8_0: "q8_0",
+}  # fmt: skip
+GGUF_MAGIC = b"GGUF"
 
 
 class Conversion(NamedTuple):
@@ -48,6 +57,7 @@ class Conversion(NamedTuple):
 
     n_parameters: int
     n_bytes: int
+    """Of everything written, configuration and tokenizer too."""
     n_tensors: int
     has_tokenizer: bool
 
@@ -67,6 +77,8 @@ def open_checkpoint(path: Path) -> TensorSource:
             return MetaSource(path)
         expected, got = f"a folder with config.json (Hugging Face) or {PARAMS_FILE} (Meta)", "neither in it"
     else:
+        if _magic(path) == GGUF_MAGIC:
+            return open_gguf(path)
         if is_llama2c(path):
             return Llama2cSource(path)
         expected, got = "a llama2.c or GGUF file", "a file of another kind"
@@ -87,7 +99,7 @@ def convert(
 
     Args:
         n_shards: Of Meta's format; 1 when None.
-        dtype: Of the written weights; None keeps each tensor's own.
+        dtype: Of the written weights; None keeps each tensor's own (of GGUF: the embedding's, for all matrices).
         tokenizer: Instead of the one beside the weights.
     Raises:
         ConfigError: the target exists, or an option does not fit the model.
@@ -95,27 +107,24 @@ def convert(
         StorageError: the disk is full, or returned other bits than were written.
     """
     refuse_overwriting(target)
-    if n_shards is not None and to is not Format.META:
-        raise ConfigError(
-            where="--shards",
-            expected="--to meta, whose files are cut",
-            got=f"--to {to}",
-            fix="Leave out --shards.",
-        )
+    _check_options(to, n_shards, dtype)
     request = _request(source, target, to, n_shards, dtype, tokenizer)
     with open_checkpoint(source) as stream:
         if tokenizer is not None:
             stream.tokenizer = given_tokenizer(tokenizer)
+            stream.generation = None
         _check_tokenizer(stream, source)
-        layout, reopen = _layout(stream, to, n_shards or 1, dtype)
-        with workspace(target, request) as work:
-            write_tensors(stream, layout, work, reporter=reporter)
-            verify(work, reopen, layout, reporter=reporter)
-        sizes = list(layout.tensors.values())
+        if to is Format.GGUF:
+            _write_gguf(stream, target, dtype, reporter)
+        else:
+            layout, reopen = _layout(stream, to, n_shards or 1, dtype)
+            with workspace(target, request) as work:
+                write_tensors(stream, layout, work, reporter=reporter)
+                verify(work, reopen, layout, reporter=reporter)
         return Conversion(
-            n_parameters=sum(_count(info) for info in sizes),
-            n_bytes=sum(info.n_bytes for info in sizes),
-            n_tensors=len(sizes),
+            n_parameters=sum(info.n_bytes // info.dtype.itemsize for info in stream.tensors.values()),
+            n_bytes=_size(target),
+            n_tensors=len(stream.tensors),
             has_tokenizer=stream.tokenizer is not None,
         )
 
@@ -129,7 +138,41 @@ def _layout(
     }
     if to is Format.META:
         return MetaLayout(stream.config, written, stream.tokenizer, n_shards=n_shards), MetaSource
-    return HuggingFaceLayout(stream.config, written, stream.tokenizer), HuggingFaceSource
+    generation = stream.generation or generation_of(stream.tokenizer)
+    return HuggingFaceLayout(stream.config, written, stream.tokenizer, generation), HuggingFaceSource
+
+
+def _write_gguf(stream: TensorSource, target: Path, dtype: Dtype | None, reporter: Reporter) -> None:
+    """One GGUF file; its writer has its own resumption and its own reading back."""
+    embedding = next(iter(stream.tensors.values()))
+    own = {value: key for key, value in _DTYPES.items()}[embedding.dtype]
+    with tracked(stream, reporter) as source:
+        write_gguf(source, target, dtype=_GGUF_DTYPES[dtype or own])
+
+
+def _check_options(to: Format, n_shards: int | None, dtype: Dtype | None) -> None:
+    if n_shards is not None and to is not Format.META:
+        raise ConfigError(
+            where="--shards",
+            expected="--to meta, whose files are cut",
+            got=f"--to {to}",
+            fix="Leave out --shards.",
+        )
+    if dtype is Dtype.Q8_0 and to is not Format.GGUF:
+        raise ConfigError(
+            where="--dtype q8_0", expected="--to gguf, which has it", got=f"--to {to}",
+            fix="Choose bf16, fp16 or fp32.",
+        )  # fmt: skip
+
+
+def _magic(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(GGUF_MAGIC))
+
+
+def _size(target: Path) -> int:
+    files = target.rglob("*") if target.is_dir() else [target]
+    return sum(file.stat().st_size for file in files)
 
 
 def _check_tokenizer(stream: TensorSource, source: Path) -> None:
@@ -162,7 +205,3 @@ def _identity(path: Path) -> list[list[Any]]:
     files = sorted(entry for entry in path.iterdir() if entry.is_file()) if path.is_dir() else [path]
     found = [(file, file.stat()) for file in files if file.exists()]
     return [[os.fspath(file.resolve()), stat.st_size, stat.st_mtime_ns] for file, stat in found]
-
-
-def _count(info: TensorInfo) -> int:
-    return info.n_bytes // info.dtype.itemsize

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from puna.model.checkpoint import MAX_SHARD_BYTES, _opened, _weight_files
 from puna.model.config import ModelConfig
-from puna.model.hf_config import GENERATION_CONFIG, broken, config_to_hf, read_config
+from puna.model.generation_config import GenerationConfig, read_generation_config, write_generation_config
+from puna.model.hf_config import broken, config_to_hf, read_config
 from puna.model.interop.layout import Layout, Part
 from puna.model.interop.stream import TensorInfo, TensorSource, check_tensors
 from puna.model.interop.tokenizer_files import folder_tokenizer
@@ -52,6 +53,7 @@ class HuggingFaceSource(TensorSource):
                     self._files[name] = path
         self.tensors = check_tensors(self.config, found, where=folder)
         self.tokenizer = folder_tokenizer(folder)
+        self.generation = read_generation_config(folder)
 
     def read(self, name: str) -> Tensor:
         """The tensor as a view of the mapped file, which is unmapped with it."""
@@ -70,10 +72,12 @@ class HuggingFaceLayout(Layout):
         config: ModelConfig,
         tensors: Mapping[str, TensorInfo],
         tokenizer: Tokenizer | None,
+        generation: GenerationConfig,
         *,
         max_shard_bytes: int = MAX_SHARD_BYTES,
     ) -> None:
         self.tensors = tensors
+        self._generation = generation
         self._config = config
         self._tokenizer = tokenizer
         shards = _shards(tensors, max_shard_bytes)
@@ -111,16 +115,16 @@ class HuggingFaceLayout(Layout):
             files = {name: file for name, (file, _) in self._places.items()}
             _write_json(folder / "model.safetensors.index.json", {"metadata": total, "weight_map": files})
         dtype = next(iter(self.tensors.values())).dtype
-        ids: dict[str, Any] = {}
-        if self._tokenizer is not None:
-            ids = {"bos_token_id": self._tokenizer.bos_id, "eos_token_id": self._tokenizer.eos_id}
-            self._tokenizer.save(folder, max_seq_len=self._config.max_seq_len)
-        _write_json(
-            folder / "config.json",
-            config_to_hf(self._config, architecture="LlamaForCausalLM", dtype=dtype) | ids,
+        values = config_to_hf(
+            self._config,
+            architecture="LlamaForCausalLM",
+            dtype=dtype,
+            token_ids=self._generation.token_ids(),
         )
-        generation = GENERATION_CONFIG | ids | {"max_length": self._config.max_seq_len}
-        _write_json(folder / "generation_config.json", generation)
+        _write_json(folder / "config.json", values)
+        write_generation_config(self._generation, folder, max_length=self._config.max_seq_len)
+        if self._tokenizer is not None:
+            self._tokenizer.save(folder, max_seq_len=self._config.max_seq_len)
 
 
 def _shards(tensors: Mapping[str, TensorInfo], max_bytes: int) -> list[list[str]]:

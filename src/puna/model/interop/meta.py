@@ -21,7 +21,7 @@ from puna.model.interop.meta_shapes import check_split, interleave, is_rotated, 
 from puna.model.interop.pth import PthFile
 from puna.model.interop.pth_writer import PthPlan
 from puna.model.interop.stream import BLOCK_BYTES, TensorInfo, TensorSource, check_tensors, row_blocks, shapes
-from puna.model.interop.tokenizer_files import folder_tokenizer, save_sentencepiece
+from puna.model.interop.tokenizer_files import folder_tokenizer
 from puna.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["MetaLayout", "MetaSource"]
@@ -172,7 +172,7 @@ class MetaLayout(Layout):
             yield from self._cut(meta, first_row, values)
 
     def finish(self, folder: Path) -> None:
-        """Checksums, params.json and the tokenizer."""
+        """Checksums, params.json and the tokenizer, with the files that keep its chat template."""
         for file in self._files:
             self._plan.finish(folder / file)
         write_params(self._config, folder)
@@ -180,7 +180,7 @@ class MetaLayout(Layout):
         lines = [f"{_md5(folder / name)}  {name}\n" for name in names]
         (folder / CHECKLIST).write_text("".join(lines), encoding="utf-8")
         if self._tokenizer is not None:
-            save_sentencepiece(self._tokenizer, folder)
+            self._tokenizer.save(folder, max_seq_len=self._config.max_seq_len)
 
     def _metas(self, name: str) -> list[str]:
         """Meta's name; for a tied embedding also the output matrix, which Meta's code always reads."""

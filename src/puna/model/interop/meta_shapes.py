@@ -46,8 +46,16 @@ def check_split(config: ModelConfig, n_shards: int) -> None:
     """Whether Meta's code could load the model on that many devices.
 
     Raises:
-        ConfigError: it could not; names the size that does not divide.
+        ConfigError: it could not; names the size that does not divide, or the setting that its code lacks.
     """
+    if config.rope_scaling is not None or config.custom_head_dim is not None:
+        got = "rope_scaling" if config.rope_scaling is not None else f"heads of {config.head_dim}"
+        raise ConfigError(
+            where="--to meta",
+            expected="a model with plain rotary positions and heads of dim / n_heads, as Meta's code has them",
+            got=got,
+            fix="Write another format.",
+        )
     sizes = {
         "n_heads": config.n_heads,
         "n_kv_heads": config.n_kv_heads,

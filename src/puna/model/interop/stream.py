@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from puna.model.config import ModelConfig
+from puna.model.generation_config import GenerationConfig
 from puna.model.hf_config import broken
 from puna.tokenizer.tokenizer import Tokenizer
 
@@ -63,6 +64,8 @@ class TensorSource(ABC):
     """Every tensor of the model by its Hugging Face name, in the order of `shapes`; no other."""
     tokenizer: Tokenizer | None
     """None when none came with the weights."""
+    generation: GenerationConfig | None = None
+    """Special tokens and sampling, where the format keeps them; else they follow from the tokenizer."""
 
     @abstractmethod
     def read(self, name: str) -> Tensor:

@@ -4,11 +4,11 @@ import tempfile
 from pathlib import Path
 
 from puna.core.errors import DataError
-from puna.model.hf_config import broken
+from puna.model.generation_config import GenerationConfig
 from puna.model.interop.llama2c_tokenizer import is_llama2c_tokenizer, read_llama2c_tokenizer
 from puna.tokenizer.tokenizer import MODEL_FILE, Tokenizer
 
-__all__ = ["folder_tokenizer", "given_tokenizer", "save_sentencepiece"]
+__all__ = ["folder_tokenizer", "generation_of", "given_tokenizer"]
 
 
 def folder_tokenizer(folder: Path) -> Tokenizer | None:
@@ -38,17 +38,10 @@ def given_tokenizer(path: Path) -> Tokenizer:
     return Tokenizer.load(path)
 
 
-def save_sentencepiece(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write tokenizer.model alone, the only form that Meta's code reads.
-
-    Raises:
-        CheckpointError: the tokenizer is of another kind.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        tokenizer.save(Path(scratch), max_seq_len=1)
-        model = Path(scratch) / MODEL_FILE
-        if not model.is_file():
-            raise broken(
-                folder, f"a SentencePiece tokenizer, as Meta's code reads {MODEL_FILE}", "another kind"
-            )
-        (folder / MODEL_FILE).write_bytes(model.read_bytes())
+def generation_of(tokenizer: Tokenizer | None) -> GenerationConfig:
+    """Special tokens as the tokenizer has them; Llama 2's own without one."""
+    if tokenizer is None:
+        return GenerationConfig()
+    return GenerationConfig(
+        bos_id=tokenizer.bos_id if tokenizer.has_bos else None, eos_ids=tokenizer.stop_ids, pad_id=0
+    )
