@@ -66,7 +66,9 @@ def read_index(data: bytes, *, where: Path) -> dict[str, StoredTensor]:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pickletools decodes old text instructions before they are refused
+            warnings.simplefilter(
+                "ignore"
+            )  # pickletools decodes old text instructions before they are refused
             found = _run(data, where)
     except CheckpointError:
         raise
