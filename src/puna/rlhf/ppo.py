@@ -19,6 +19,7 @@ from puna.core.progress import Reporter
 from puna.core.seeding import derive_seed, generator
 from puna.inference import Engine
 from puna.model import ScoreModel, Transformer, load_model, load_score_model, save_model
+from puna.model.generation_config import read_generation_config
 from puna.rlhf.diagnosis import diagnose
 from puna.rlhf.experience import PPOModels, judge, learn_from, precision
 from puna.rlhf.held_out import EarlyStopping, evaluate
@@ -66,7 +67,7 @@ def train_ppo(
         held_out, _ = read_prompts(held_out_prompts, tokenizer, max_tokens=room)
         trainer = _Trainer(config, models, tokenizer.eos_id, train, held_out, context)
         metrics = trainer.run()
-        save_model(trainer.best, context.folder)
+        save_model(trainer.best, context.folder, generation=read_generation_config(policy))
         tokenizer.save(context.folder, max_seq_len=models.policy.config.max_seq_len)
         return metrics | {"n_prompts": len(train), "n_prompts_too_long": n_too_long}
 
