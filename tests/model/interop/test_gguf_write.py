@@ -1,5 +1,6 @@
 """GGUF files are written bit for bit, in llama.cpp's layout, resumable, and only after they were read back."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from puna.model.interop import gguf_write
 from puna.model.interop.gguf_layout import gguf_name, n_rotary_heads
 from puna.model.interop.gguf_read import open_gguf
 from puna.model.interop.gguf_write import GGUFFormat, write_gguf
+from puna.model.rope_scaling import LinearScaling, Llama3Scaling, YarnScaling
 
 PLAIN: dict[GGUFFormat, torch.dtype] = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
@@ -59,6 +61,60 @@ def test_round_trips_are_exact(
             got = back.read(name)
             assert got.dtype == (torch.float32 if value.dim() == 1 else value.dtype)
             assert torch.equal(got.to(value.dtype), value), name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"custom_head_dim": 24},
+        {"rope_scaling": LinearScaling(factor=2.5)},
+        {
+            "rope_theta": 500_000.0,
+            "rope_scaling": Llama3Scaling(
+                factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_seq_len=8192
+            ),
+        },
+        {
+            "rope_scaling": Llama3Scaling(
+                factor=3.0, low_freq_factor=2.0, high_freq_factor=5.0, original_max_seq_len=99
+            ),
+        },
+    ],
+)
+def test_head_widths_and_rotary_scaling_survive(
+    tmp_path: Path, wide: ModelConfig, change: dict[str, object]
+) -> None:
+    config = wide.model_copy(update=change)
+    values = gguf_files.random_values(config)
+    write_gguf(gguf_files.MemorySource(config, values), tmp_path / "model.gguf", dtype="f32")
+    with open_gguf(tmp_path / "model.gguf") as back:
+        assert back.config == config
+        assert all(torch.equal(back.read(name), value) for name, value in values.items())
+
+
+def test_llama_3_divisors_are_those_of_llama_cpps_converter(tmp_path: Path, wide: ModelConfig) -> None:
+    scaling = Llama3Scaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_seq_len=8192)
+    config = wide.model_copy(
+        update={"rope_scaling": scaling, "rope_theta": 500_000.0, "custom_head_dim": 128}
+    )
+    wanted = []
+    for i in range(0, 128, 2):
+        turns = 8192 * 500_000.0 ** (-i / 128) / (2 * math.pi)  # in the trained context
+        smooth = min(max((turns - 1) / (4 - 1), 0), 1)
+        wanted.append(1 / ((1 - smooth) / 8 + smooth))
+    source = gguf_files.MemorySource(config, gguf_files.random_values(config))
+    write_gguf(source, tmp_path / "model.gguf", dtype="bf16")
+    stored = {tensor.name: tensor for tensor in GGUFReader(tmp_path / "model.gguf").tensors}
+    assert np.allclose(stored["rope_freqs.weight"].data, wanted, rtol=1e-5)
+    assert stored["rope_freqs.weight"].data.dtype == np.float32
+
+
+def test_scaling_that_llama_cpp_lacks_is_refused(tmp_path: Path, wide: ModelConfig) -> None:
+    scaling = YarnScaling(factor=4.0, original_max_seq_len=16)
+    config = wide.model_copy(update={"rope_scaling": scaling})
+    source = gguf_files.MemorySource(config, gguf_files.random_values(config))
+    with pytest.raises(ConfigError, match="none, linear or llama3 in a GGUF file, got yarn"):
+        write_gguf(source, tmp_path / "model.gguf", dtype="f32")
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "q8_0"])

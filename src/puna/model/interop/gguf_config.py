@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from puna.model.config import ModelConfig
 from puna.model.interop.gguf_header import Header, damaged
+from puna.model.interop.gguf_rope import add_rope_scaling, rope_scaling_from_gguf
 
 __all__ = ["ARCHITECTURE", "add_config", "config_from_gguf"]
 
@@ -52,17 +53,20 @@ def config_from_gguf(header: Header, *, where: Path) -> ModelConfig:
     values["rope_theta"] = _number(metadata, "rope.freq_base", where, default=10_000.0)
     values["vocab_size"] = _vocab_size(header, where)
     values["tie_embeddings"] = "output.weight" not in header.tensors
+    values["rope_scaling"] = rope_scaling_from_gguf(metadata, where=where)
+    width = _size(metadata, "attention.key_length", where, default=0)
+    if width and width * values["n_heads"] != values["dim"]:
+        values["custom_head_dim"] = width
     try:
         config = ModelConfig.model_validate(values, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][0]) if first["loc"] else "sizes"
         raise damaged(where, "the sizes of a Llama", f"{_SIZES.get(field, field)}: {first['msg']}") from None
-    for key in ("rope.dimension_count", "attention.key_length", "attention.value_length"):
+    for key in ("rope.dimension_count", "attention.value_length"):
         width = _size(metadata, key, where, default=config.head_dim)
         if width != config.head_dim:
             raise damaged(where, f"{ARCHITECTURE}.{key} {config.head_dim}, the width of a head", str(width))
-    _check_rope(header, where)
     return config
 
 
@@ -80,6 +84,7 @@ def add_config(writer: GGUFWriter, config: ModelConfig) -> None:
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_vocab_size(config.vocab_size)
+    add_rope_scaling(writer, config.rope_scaling)
 
 
 def _check_kind(metadata: Mapping[str, Any], where: Path) -> None:
@@ -133,14 +138,3 @@ def _vocab_size(header: Header, where: Path) -> int:
             f"{n_tokens} in tokenizer.ggml.tokens and {ARCHITECTURE}.vocab_size {stated}",
         )
     return n_rows
-
-
-def _check_rope(header: Header, where: Path) -> None:
-    if "rope_freqs.weight" in header.tensors:
-        raise damaged(where, "unscaled rotary frequencies", "rope_freqs.weight")
-    metadata = header.metadata
-    kind = metadata.get(f"{ARCHITECTURE}.rope.scaling.type", "linear")
-    old = metadata.get(f"{ARCHITECTURE}.rope.scale_linear", 0.0)
-    factor = metadata.get(f"{ARCHITECTURE}.rope.scaling.factor", old)
-    if kind not in ("none", "linear") or (kind == "linear" and factor not in (0.0, 1.0)):
-        raise damaged(where, "unscaled rotary frequencies", f"{kind!r} scaling by {factor!r}"[:80])

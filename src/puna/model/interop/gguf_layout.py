@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from puna.model.config import ModelConfig
+from puna.model.interop.gguf_rope import ROPE_FREQS
 
 __all__ = ["gguf_name", "hf_name", "interleaved_rows", "n_rotary_heads"]
 
@@ -29,7 +30,7 @@ _IN_BLOCK = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-_TO_GGUF = {hf: ours for ours, hf in (_OUTSIDE | _IN_BLOCK).items()}
+_TO_GGUF = {hf: ours for ours, hf in (_OUTSIDE | _IN_BLOCK).items()} | {ROPE_FREQS: ROPE_FREQS}
 
 
 def hf_name(name: str) -> str:

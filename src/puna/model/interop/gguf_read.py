@@ -13,9 +13,11 @@ from gguf.constants import GGMLQuantizationType
 from gguf.quants import dequantize
 from torch import Tensor
 
+from puna.model.config import ModelConfig
 from puna.model.interop.gguf_config import config_from_gguf
 from puna.model.interop.gguf_header import Header, StoredTensor, damaged, read_header
 from puna.model.interop.gguf_layout import gguf_name, hf_name, interleaved_rows, n_rotary_heads
+from puna.model.interop.gguf_rope import ROPE_FREQS, llama3_scaling
 from puna.model.interop.gguf_tokenizer import tokenizer_from_gguf
 from puna.model.interop.stream import BLOCK_BYTES, TensorInfo, TensorSource, check_tensors
 
@@ -37,9 +39,10 @@ class GGUFSource(TensorSource):
 
     def __init__(self, path: Path, header: Header) -> None:
         self.path = path
-        self.config = config_from_gguf(header, where=path)
+        self.config = _with_llama3_scaling(config_from_gguf(header, where=path), header, path)
         self._stored = header.tensors
         found = {hf_name(name): _info(tensor, name, path) for name, tensor in header.tensors.items()}
+        found.pop(ROPE_FREQS, None)
         self.tensors = check_tensors(self.config, found, where=path)
         self.tokenizer = tokenizer_from_gguf(header.metadata, where=path)
         self._file = path.open("rb")
@@ -92,6 +95,23 @@ def open_gguf(path: Path) -> GGUFSource:
         CheckpointError: it is damaged, of another architecture, or in a number format that is not read.
     """
     return GGUFSource(path, read_header(path))
+
+
+def _with_llama3_scaling(config: ModelConfig, header: Header, where: Path) -> ModelConfig:
+    """The configuration with what the tensor of rotary divisors means, where there is one."""
+    stored = header.tensors.get(ROPE_FREQS)
+    if stored is None:
+        return config
+    half = config.head_dim // 2
+    if stored.kind is not GGMLQuantizationType.F32 or stored.shape != (half,) or config.rope_scaling:
+        raise damaged(where, f"{ROPE_FREQS} of {half} F32 numbers", f"{stored.kind.name} {stored.shape}")
+    with where.open("rb") as file:
+        file.seek(stored.start)
+        values = torch.frombuffer(bytearray(file.read(stored.n_bytes)), dtype=torch.float32)
+    if not values.isfinite().all() or not (values > 0).all():
+        raise damaged(where, f"positive numbers in {ROPE_FREQS}", "others")
+    scaling = llama3_scaling(values, config, header.metadata, where=where)
+    return config.model_copy(update={"rope_scaling": scaling})
 
 
 def _info(stored: StoredTensor, name: str, where: Path) -> TensorInfo:

@@ -25,8 +25,10 @@ from puna.model.interop.folder_vocabulary import folder_vocabulary
 from puna.model.interop.gguf_config import ARCHITECTURE, add_config
 from puna.model.interop.gguf_header import read_header
 from puna.model.interop.gguf_layout import gguf_name, interleaved_rows, n_rotary_heads
+from puna.model.interop.gguf_rope import ROPE_FREQS, divisors
 from puna.model.interop.gguf_vocabulary import add_vocabulary
 from puna.model.interop.stream import TensorSource, cast, row_blocks
+from puna.model.rope_scaling import Llama3Scaling
 from puna.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["GGUF_FORMATS", "GGUFFormat", "write_gguf"]
@@ -109,11 +111,14 @@ def _kind(shape: tuple[int, ...], dtype: GGUFFormat) -> GGMLQuantizationType:
 def _plan(source: TensorSource, dtype: GGUFFormat, *, start: int) -> list[_Planned]:
     """Where each tensor goes, in the source's order."""
     plan = []
-    for name, info in source.tensors.items():
-        kind = _kind(info.shape, dtype)
+    wanted = {name: info.shape for name, info in source.tensors.items()}
+    if isinstance(source.config.rope_scaling, Llama3Scaling):
+        wanted[ROPE_FREQS] = (source.config.head_dim // 2,)
+    for name, shape in wanted.items():
+        kind = _kind(shape, dtype)
         block, block_bytes = GGML_QUANT_SIZES[kind]
-        n_bytes = math.prod(info.shape) // block * block_bytes
-        plan.append(_Planned(name, kind, info.shape, n_bytes, start))
+        n_bytes = math.prod(shape) // block * block_bytes
+        plan.append(_Planned(name, kind, shape, n_bytes, start))
         start += n_bytes + _padding(n_bytes)
     return plan
 
@@ -190,7 +195,12 @@ def _encoded(source: TensorSource, planned: _Planned) -> Iterator[memoryview]:
     """The bytes of one tensor, a few rows at a time."""
     n_heads = n_rotary_heads(planned.name, source.config)
     head_dim = source.config.head_dim
-    for _, rows in row_blocks(source.read(planned.name), multiple=head_dim if n_heads else 1):
+    scaling = source.config.rope_scaling
+    if planned.name == ROPE_FREQS and isinstance(scaling, Llama3Scaling):
+        tensor = divisors(scaling, source.config)
+    else:
+        tensor = source.read(planned.name)
+    for _, rows in row_blocks(tensor, multiple=head_dim if n_heads else 1):
         if n_heads:
             heads = rows.view(-1, head_dim, rows.shape[1])
             rows = heads[:, interleaved_rows(head_dim)].view(rows.shape)
