@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from puna.model.checkpoint import MAX_SHARD_BYTES, _opened, _weight_files
+from puna.model.checkpoint import MAX_SHARD_BYTES, opened, stored_tensors
 from puna.model.config import ModelConfig
 from puna.model.generation_config import GenerationConfig, read_generation_config, write_generation_config
 from puna.model.hf_config import broken, config_to_hf, read_config
@@ -36,28 +36,21 @@ class HuggingFaceSource(TensorSource):
         """
         self.path = folder
         self.config = read_config(folder, architecture="LlamaForCausalLM")
-        self._files: dict[str, Path] = {}
+        self._stored = stored_tensors(folder)
         found: dict[str, TensorInfo] = {}
-        for path in _weight_files(folder):
-            with _opened(path) as file:
-                for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
-                    if name in found:
-                        raise broken(path, f"{name[:80]} in one file", "it in two")
-                    if _IGNORED.search(name) or (self.config.tie_embeddings and name == "lm_head.weight"):
-                        continue
-                    view = file.get_slice(name)
-                    dtype = _DTYPES.get(view.get_dtype())
-                    if dtype is None:
-                        raise broken(path, f"{name[:80]} in F32, BF16 or F16", str(view.get_dtype()))
-                    found[name] = TensorInfo(tuple(view.get_shape()), dtype)
-                    self._files[name] = path
+        for name, stored in self._stored.items():
+            if _IGNORED.search(name) or (self.config.tie_embeddings and name == "lm_head.weight"):
+                continue
+            if stored.dtype not in _DTYPES:
+                raise broken(stored.path, f"{name[:80]} in F32, BF16 or F16", stored.dtype)
+            found[name] = TensorInfo(stored.shape, _DTYPES[stored.dtype])
         self.tensors = check_tensors(self.config, found, where=folder)
         self.tokenizer = folder_tokenizer(folder)
         self.generation = read_generation_config(folder)
 
     def read(self, name: str) -> Tensor:
         """The tensor as a view of the mapped file, which is unmapped with it."""
-        with _opened(self._files[name]) as file:
+        with opened(self._stored[name].path) as file:
             return file.get_tensor(name)
 
     def close(self) -> None:
