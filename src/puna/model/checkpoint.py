@@ -23,7 +23,18 @@ from puna.model.heads import ScoreModel
 from puna.model.hf_config import broken, config_to_hf, read_config, read_json
 from puna.model.transformer import Transformer
 
-__all__ = ["hf_name", "load_model", "load_score_model", "save_model", "save_score_model"]
+__all__ = [
+    "MAX_SHARD_BYTES",
+    "Stored",
+    "hf_name",
+    "load_model",
+    "load_score_model",
+    "meta_name",
+    "opened",
+    "save_model",
+    "save_score_model",
+    "stored_tensors",
+]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -59,6 +70,14 @@ def hf_name(name: str) -> str:
     if name == "score.weight":
         return name
     return ".".join(["model", *(_HF_MODULES.get(part, part) for part in name.split("."))])
+
+
+def meta_name(name: str) -> str:
+    """Meta's name, which is ours, of a tensor with a Hugging Face name."""
+    if name == "lm_head.weight":
+        return "output.weight"
+    ours = {theirs: mine for mine, theirs in _HF_MODULES.items()}
+    return ".".join(ours.get(part, part) for part in name.removeprefix("model.").split("."))
 
 
 def save_model(
@@ -174,7 +193,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 def _load(model: M, config: ModelConfig, folder: Path, dtype: torch.dtype, device: torch.device | str) -> M:
     """Check every name, type and shape against the files' headers, then allocate and fill."""
     wanted = {hf_name(name): weight.shape for name, weight in model.named_parameters()}
-    stored = _stored_tensors(folder)
+    stored = stored_tensors(folder)
     _check_names(folder, wanted.keys(), stored.keys(), tie_embeddings=config.tie_embeddings)
     for name, shape in wanted.items():
         found = stored[name]
@@ -205,7 +224,7 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(set(names))]
 
 
-class _Stored(NamedTuple):
+class Stored(NamedTuple):
     """Where a tensor lies and what its file's header says of it."""
 
     path: Path
@@ -213,21 +232,30 @@ class _Stored(NamedTuple):
     dtype: str
 
 
-def _stored_tensors(folder: Path) -> dict[str, _Stored]:
-    """Every stored tensor, from the headers; no weight is read."""
-    stored: dict[str, _Stored] = {}
+def stored_tensors(folder: Path) -> dict[str, Stored]:
+    """Every stored tensor, from the headers; no weight is read.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or outside the folder, or a name stands in two files.
+    """
+    stored: dict[str, Stored] = {}
     for path in _weight_files(folder):
-        with _opened(path) as file:
+        with opened(path) as file:
             for name in sorted(file.keys()):
                 if name in stored:
                     raise broken(path, f"{name} in one file", f"it in {stored[name].path.name} too")
                 part = file.get_slice(name)
-                stored[name] = _Stored(path, tuple(part.get_shape()), str(part.get_dtype()))
+                stored[name] = Stored(path, tuple(part.get_shape()), str(part.get_dtype()))
     return stored
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, its header checked against its size.
+
+    Raises:
+        CheckpointError: it is missing, truncated or damaged.
+    """
     if not path.is_file():
         raise broken(path, "a safetensors file (pickled weights are never read)", "no such file")
     try:
@@ -254,7 +282,7 @@ def _fill(weight: Tensor, name: str, path: Path) -> None:
 
     The file is opened anew for each: an open file keeps all the pages read so far in memory beside the model.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         weight.copy_(file.get_tensor(name))
     low, high = weight.aminmax()
     if not (low.isfinite() and high.isfinite()):
