@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from puna.core.errors import ShapeError
+from puna.model.blockwise_attention import full_rows
 from puna.model.attention import Attention, attention_mask
 from puna.model.config import ModelConfig
 from puna.model.feed_forward import FeedForward
@@ -92,7 +93,7 @@ class Transformer(nn.Module):
     def logits(self, hidden: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         """Unnormalized log-probabilities of the next token, in float32."""
         weight = self.tok_embeddings.weight if self.config.tie_embeddings else self.output.weight
-        return F.linear(hidden, weight).float()
+        return full_rows(lambda rows: F.linear(rows, weight), hidden).float()
 
     def forward(
         self,

@@ -1,0 +1,78 @@
+"""A model's weights as inference on a CPU wants them: in the dtype of the products, neighbours side by side.
+
+The forward pass is the trained model's own; only its projections are replaced. Weights are copies: an engine makes
+them anew when the model's have changed.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from puna.model.attention import Attention
+from puna.model.blockwise_attention import full_rows
+from puna.model.feed_forward import FeedForward
+from puna.model.transformer import Transformer
+
+__all__ = ["FusedTransformer", "Projection"]
+
+
+class Projection(nn.Module):
+    """Some linear layers of one input, in one product; the output has the weight's dtype."""
+
+    def __init__(self, *weights: Tensor, dtype: torch.dtype) -> None:
+        super().__init__()
+        joined = torch.cat([weight.detach() for weight in weights]) if len(weights) > 1 else weights[0].detach()
+        self.register_buffer("weight", joined.to(dtype), persistent=False)
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch outer"]:
+        """x W^T."""
+        return F.linear(x.to(self.weight.dtype), self.weight)
+
+
+class FusedAttention(Attention):
+    """Queries, keys and values from one product."""
+
+    def __init__(self, trained: Attention, *, dtype: torch.dtype) -> None:
+        nn.Module.__init__(self)
+        self.layer, self.head_dim = trained.layer, trained.head_dim
+        self.sizes = [w.weight.shape[0] for w in (trained.wq, trained.wk, trained.wv)]
+        self.wqkv = Projection(trained.wq.weight, trained.wk.weight, trained.wv.weight, dtype=dtype)
+        self.wo = Projection(trained.wo.weight, dtype=dtype)
+
+    def project(self, x: Float[Tensor, "batch seq dim"]) -> tuple[Tensor, ...]:
+        """Queries, keys and values, heads side by side."""
+        return self.wqkv(x).split(self.sizes, dim=-1)
+
+
+class FusedFeedForward(FeedForward):
+    """Gate and input from one product."""
+
+    def __init__(self, trained: FeedForward, *, dtype: torch.dtype) -> None:
+        nn.Module.__init__(self)
+        self.w13 = Projection(trained.w1.weight, trained.w3.weight, dtype=dtype)
+        self.w2 = Projection(trained.w2.weight, dtype=dtype)
+
+    def forward(self, x: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
+        """Widen, gate, narrow."""
+        gate, value = self.w13(x).chunk(2, dim=-1)
+        return self.w2(F.silu(gate) * value)
+
+
+class FusedTransformer(Transformer):
+    """The same function of the tokens as the trained model under autocast to `dtype`."""
+
+    def __init__(self, trained: Transformer, *, dtype: torch.dtype) -> None:
+        with torch.device("meta"):
+            super().__init__(trained.config)
+        self.tok_embeddings, self.norm = trained.tok_embeddings, trained.norm
+        for block, source in zip(self.layers, trained.layers, strict=True):
+            block.attention_norm, block.ffn_norm = source.attention_norm, source.ffn_norm
+            block.attention = FusedAttention(source.attention, dtype=dtype)
+            block.feed_forward = FusedFeedForward(source.feed_forward, dtype=dtype)
+        head = trained.tok_embeddings if trained.config.tie_embeddings else trained.output
+        self.output = Projection(head.weight, dtype=dtype)
+
+    def logits(self, hidden: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
+        """Unnormalized log-probabilities of the next token, in float32."""
+        return full_rows(self.output, hidden).float()
