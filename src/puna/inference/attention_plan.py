@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from puna.model.blockwise_attention import BLOCK_TOKENS, MASKED, round_up
-from puna.model.paged_cache import AttentionPlan, Pairs, Span
+from puna.model.config import ModelConfig
+from puna.model.paged_cache import AttentionPlan, BlockGroup, Pairs, Span
 
-__all__ = ["Pieces", "pair_up", "plan_attention"]
+__all__ = ["Heads", "Pieces", "pair_up", "plan_attention"]
 
 N_READERS = 8
 """Tokens that read a shared block in one product; more of them repeat the block. Our choice."""
@@ -23,6 +23,10 @@ MAX_SPAN_TOKENS = 128
 
 FILLED_MULTIPLE = 16
 """Tokens that are planned one by one are filled up to a multiple of this."""
+
+BATCHED_ROW_MULTIPLE = 4
+"""Rows a product in a batch of float32 products on a CPU is filled up to: the kernels for 1 to 3 rows sum in
+another order."""
 
 OWN_MULTIPLE, SHARED_MULTIPLE = 32, 8
 """Numbers of blocks are filled up to these: oneDNN compiles and keeps a kernel for every size."""
@@ -54,8 +58,33 @@ class Pieces:
         return self.first_positions[owners] + np.arange(len(owners)) - self.starts()[owners]
 
 
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """What of a model the plan depends on."""
+
+    n_heads: int
+    n_kv_heads: int
+    n_own_rows: int
+    """Rows of the product of a block and its one reader: the query heads of a kv head, or more to fill it up."""
+
+    @classmethod
+    def of(cls, config: ModelConfig, *, is_picky: bool) -> "Heads":
+        """The heads of a model.
+
+        Args:
+            is_picky: Products of few rows sum in another order here: float32 on a CPU.
+        """
+        group = config.n_heads // config.n_kv_heads
+        return cls(config.n_heads, config.n_kv_heads, round_up(group, BATCHED_ROW_MULTIPLE) if is_picky else group)
+
+    @property
+    def group(self) -> int:
+        """Query heads of a kv head."""
+        return self.n_heads // self.n_kv_heads
+
+
 def plan_attention(
-    pieces: Pieces, *, n_rows: int, n_blocks: int, device: torch.device | str = "cpu"
+    pieces: Pieces, heads: Heads, *, n_rows: int, n_blocks: int, device: torch.device | str = "cpu"
 ) -> AttentionPlan:
     """The plan of a step of `n_rows`: the pieces' tokens one after the other, then fillers.
 
@@ -63,9 +92,11 @@ def plan_attention(
         n_blocks: Blocks of the pool.
     """
     starts, piece, positions = pieces.starts(), pieces.owners(), pieces.positions()
-    slots = np.zeros(n_rows, dtype=np.int64)
-    blocks = pieces.tables[piece, positions // BLOCK_TOKENS]
-    slots[: len(piece)] = blocks * BLOCK_TOKENS + positions % BLOCK_TOKENS
+    block, offset = np.zeros((2, n_rows), dtype=np.int64)
+    block[: len(piece)] = pieces.tables[piece, positions // BLOCK_TOKENS]
+    offset[: len(piece)] = positions % BLOCK_TOKENS
+    kv_heads = np.arange(heads.n_kv_heads)
+    key_rows = (block[:, None] * heads.n_kv_heads + kv_heads) * BLOCK_TOKENS + offset[:, None]
     n_short = int((pieces.n_tokens < MIN_SPAN_TOKENS).sum())
     spans = [
         span
@@ -83,8 +114,8 @@ def plan_attention(
     if n_single:
         tables = pieces.tables[piece[:n_single], : int(positions[:n_single].max()) // BLOCK_TOKENS + 1]
         n_filled = n_rows if not spans else min(round_up(n_single, FILLED_MULTIPLE), n_rows)
-        pairs = pair_up(tables, positions[:n_single], n_filled, n_blocks, device)
-    return AttentionPlan(torch.from_numpy(slots).to(device), tuple(spans), pairs)
+        pairs = pair_up(tables, positions[:n_single], heads, n_tokens=n_filled, n_pool=n_blocks, device=device)
+    return AttentionPlan(torch.from_numpy(key_rows.reshape(-1)).to(device), tuple(spans), pairs)
 
 
 def _spans(
@@ -117,9 +148,11 @@ def _mask(positions: NDArray[np.int64], n_places: int) -> NDArray[np.float32]:
 def pair_up(
     tables: NDArray[np.int64],
     positions: NDArray[np.int64],
+    heads: Heads,
+    *,
     n_tokens: int,
     n_pool: int,
-    device: torch.device | str,
+    device: torch.device | str = "cpu",
 ) -> Pairs:
     """Pairs of tokens and blocks, from each token's own row of blocks.
 
@@ -130,54 +163,102 @@ def pair_up(
     n_places = tables.shape[1]
     token, place = (np.arange(n_places) <= positions[:, None] // BLOCK_TOKENS).nonzero()
     block = tables[token, place]
-    spot = token * n_places + place
-    is_own = np.bincount(block, minlength=n_pool)[block] == 1
-    filler_token, filler_place = n_tokens, n_tokens * n_places
-    # Blocks with one reader: the first blocks of the pool as they lie, if most of those have one.
-    own_block = block[is_own]
-    n_own = min(round_up(int(own_block.max()) + 1, OWN_MULTIPLE), n_pool) if len(own_block) else 0
-    is_dense = 2 * len(own_block) >= n_own
-    if not is_dense:
-        n_own = round_up(len(own_block), OWN_MULTIPLE)
-    at = own_block if is_dense else np.arange(len(own_block))
-    owners, own_places = np.full(n_own, filler_token), np.full(n_own, filler_place)
-    owners[at], own_places[at] = token[is_own], spot[is_own]
-    own_ids = np.zeros(n_own, dtype=np.int64)
-    own_ids[: 0 if is_dense else len(own_block)] = own_block[: 0 if is_dense else len(own_block)]
-    # Blocks with many readers: N_READERS of them in one product.
-    order = np.argsort(block[~is_own], kind="stable")
-    shared_block = block[~is_own][order]
-    starts = np.flatnonzero(np.diff(shared_block, prepend=-1))
-    sizes = np.diff(starts, append=len(shared_block))
-    n_products = -(-sizes // N_READERS)
-    rank = np.arange(len(shared_block)) - np.repeat(starts, sizes)
-    product = np.repeat(n_products.cumsum() - n_products, sizes) + rank // N_READERS
-    n_shared = round_up(int(n_products.sum()), SHARED_MULTIPLE)
-    shared_ids = np.zeros(n_shared, dtype=np.int64)
-    shared_ids[product] = shared_block
-    readers = np.full((n_shared, N_READERS), filler_token)
-    shared_places = np.full((n_shared, N_READERS), filler_place)
-    readers[product, rank % N_READERS] = token[~is_own][order]
-    shared_places[product, rank % N_READERS] = spot[~is_own][order]
-    # Where to find each pair's product.
-    parts = np.full(n_tokens * n_places, n_own + n_shared * N_READERS)
-    parts[spot[is_own]] = at
-    parts[spot[~is_own][order]] = n_own + product * N_READERS + rank % N_READERS
+    n_readers = np.bincount(block, minlength=n_pool)[block]
+    chunks: list[_Chunk] = []
+    alone = np.flatnonzero(n_readers == 1)
+    if len(alone):
+        chunks.extend(_own_chunks(block, alone, n_pool))
+    together = np.flatnonzero(n_readers > 1)
+    if len(together):
+        chunks.append(_shared_chunk(block, together))
+    groups = []
+    first_row = np.zeros((n_tokens, n_places), dtype=np.int64)
+    stride = np.zeros((n_tokens, n_places), dtype=np.int64)
+    n_rows = 0
+    kv_head, in_group = np.arange(heads.n_kv_heads)[:, None], np.arange(heads.group)
+    is_absent = np.ones((n_tokens, n_places), dtype=bool)
+    for chunk in chunks:
+        # Rows of one block and kv head: for each reader its query heads, filled up where there is one reader only.
+        per_reader = heads.n_own_rows if chunk.n_readers == 1 else heads.group
+        m = chunk.n_readers * per_reader
+        member = np.full((len(chunk.blocks), chunk.n_readers), -1)
+        member[chunk.product, chunk.reader] = chunk.pairs
+        head = kv_head * heads.group + np.minimum(np.arange(per_reader), heads.group - 1)  # (kv_head, row)
+        query = (token[member][:, None, :, None] * heads.n_heads + head[:, None]).reshape(-1)
+        weight = query * n_places + np.broadcast_to(
+            place[member][:, None, :, None], (len(member), heads.n_kv_heads, chunk.n_readers, per_reader)
+        ).reshape(-1)
+        groups.append(
+            BlockGroup(
+                n_blocks=len(chunk.blocks),
+                blocks=None if chunk.is_dense else torch.from_numpy(chunk.blocks).to(device),
+                query_rows=torch.from_numpy(query).to(device),
+                weight_rows=torch.from_numpy(weight).to(device),
+            )
+        )
+        at = (token[chunk.pairs], place[chunk.pairs])
+        first_row[at] = n_rows + chunk.product * heads.n_kv_heads * m + chunk.reader * per_reader
+        stride[at], is_absent[at] = m, False
+        n_rows += len(query)
+    first_row[is_absent] = n_rows
+    rows = first_row[..., None, None] + stride[..., None, None] * kv_head + in_group  # (token, place, kv_head, group)
+    part_rows = torch.from_numpy(rows).to(device).view(n_tokens, n_places, heads.n_heads)
     mask = np.full((n_tokens, 1, n_places * BLOCK_TOKENS), np.float32(MASKED))
     mask[: len(positions), 0] = _mask(positions, n_places)
-
-    def tensor(values: NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(values).to(device)
-
     return Pairs(
         n_tokens=len(positions),
-        n_places=n_places,
-        blocks=None if is_dense else tensor(own_ids),
-        owners=tensor(owners),
-        own_places=tensor(own_places),
-        shared_blocks=tensor(shared_ids),
-        readers=tensor(readers),
-        shared_places=tensor(shared_places),
-        parts=tensor(parts),
-        mask=tensor(mask),
+        groups=tuple(groups),
+        score_rows=part_rows.transpose(1, 2).flatten(),
+        part_rows=part_rows.flatten(),
+        mask=torch.from_numpy(mask).to(device),
+        n_zero_rows=heads.group,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Pairs whose blocks have equally many readers, as products of a block and its readers."""
+
+    blocks: NDArray[np.int64]
+    is_dense: bool
+    """The blocks are the pool's first ones."""
+    n_readers: int
+    pairs: NDArray[np.int64]
+    product: NDArray[np.int64]
+    """Of each pair."""
+    reader: NDArray[np.int64]
+    """Of each pair: its place among the block's readers."""
+
+
+def _own_chunks(block: NDArray[np.int64], alone: NDArray[np.int64], n_pool: int) -> list[_Chunk]:
+    """Blocks with one reader: as many of the pool's first blocks as are mostly such, as they lie; copies of the rest."""
+    own = np.sort(block[alone])
+    is_mostly_own = 2 * np.arange(1, len(own) + 1) >= own + 1
+    n_dense = int(own[is_mostly_own][-1]) + 1 if is_mostly_own.any() else 0
+    n_dense = min(round_up(n_dense, OWN_MULTIPLE), n_pool)
+    chunks = []
+    inside = alone[block[alone] < n_dense]
+    if len(inside):
+        where = block[inside]
+        chunks.append(_Chunk(np.arange(n_dense), True, 1, inside, where, np.zeros_like(where)))
+    outside = alone[block[alone] >= n_dense]
+    if len(outside):
+        blocks = np.zeros(round_up(len(outside), OWN_MULTIPLE), dtype=np.int64)
+        blocks[: len(outside)] = block[outside]
+        where = np.arange(len(outside))
+        chunks.append(_Chunk(blocks, False, 1, outside, where, np.zeros_like(where)))
+    return chunks
+
+
+def _shared_chunk(block: NDArray[np.int64], together: NDArray[np.int64]) -> _Chunk:
+    """Blocks with many readers: N_READERS of them in a product, and the block again for more."""
+    pairs = together[np.argsort(block[together], kind="stable")]
+    shared = block[pairs]
+    starts = np.flatnonzero(np.diff(shared, prepend=-1))
+    sizes = np.diff(starts, append=len(shared))
+    n_products = -(-sizes // N_READERS)
+    rank = np.arange(len(shared)) - np.repeat(starts, sizes)
+    product = np.repeat(n_products.cumsum() - n_products, sizes) + rank // N_READERS
+    blocks = np.zeros(round_up(int(n_products.sum()), SHARED_MULTIPLE), dtype=np.int64)
+    blocks[product] = shared
+    return _Chunk(blocks, False, N_READERS, pairs, product, rank % N_READERS)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from puna.core.devices import available_memory_bytes
 from puna.core.errors import ConfigError
-from puna.inference.attention_plan import Pieces, plan_attention
+from puna.inference.attention_plan import Heads, Pieces, plan_attention
 from puna.inference.weights import compute_dtype, inference_model, weights_stamp
 from puna.model.accounting import kv_cache_bytes
 from puna.model.blockwise_attention import BLOCK_TOKENS, ROW_MULTIPLE, round_up
@@ -66,6 +66,8 @@ class Runner:
         self.trained, self.dtype = model, dtype
         self.device = model.tok_embeddings.weight.device
         self.cache = PagedCache(model.config, n_blocks=n_blocks, dtype=dtype, device=self.device)
+        is_picky = dtype == torch.float32 and self.device.type == "cpu"
+        self._heads = Heads.of(model.config, is_picky=is_picky)
         self._widest = max(model.config.dim, model.config.hidden_dim)
         self._stamp = weights_stamp(model)
         self.model = inference_model(model, dtype)
@@ -96,7 +98,7 @@ class Runner:
         n_tokens = len(tokens)
         n_rows = fill_rows(n_tokens, self.dtype, widest=self._widest)
         self.cache.plan = plan_attention(
-            pieces, n_rows=n_rows, n_blocks=self.cache.n_blocks, device=self.device
+            pieces, self._heads, n_rows=n_rows, n_blocks=self.cache.n_blocks, device=self.device
         )
         filled = np.zeros((2, n_rows), dtype=np.int64)
         filled[0, :n_tokens], filled[1, :n_tokens] = tokens, pieces.positions()

@@ -13,16 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from puna.model.blockwise_attention import BLOCK_TOKENS, attend_blocks, round_up
+from puna.model.blockwise_attention import BLOCK_TOKENS, attend_blocks
 from puna.model.config import ModelConfig
 from puna.model.kv_cache import KVCache
 
-__all__ = ["AttentionPlan", "PagedCache", "Pairs", "Span"]
-
-BATCHED_ROW_MULTIPLE = 4
-"""Rows a product in a batch of float32 products on a CPU is filled up to: the kernels for 1 to 3 rows sum in
-another order."""
-
+__all__ = ["AttentionPlan", "BlockGroup", "PagedCache", "Pairs", "Span"]
 
 CACHE_LINE_BYTES = 64
 
@@ -40,37 +35,40 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
-    """(token, block) pairs of the other tokens: blocks that one token sees, and blocks that many see.
+class BlockGroup:
+    """Blocks with equally many readers each: one batched product of m rows a block and kv head."""
 
-    A token index of `n_tokens`, and a place index of `n_tokens * n_places`, is a filler.
-    """
+    n_blocks: int
+    blocks: Int[Tensor, " block"] | None
+    """None is the first blocks of the pool, which need no copy."""
+    query_rows: Int[Tensor, " row"]
+    """(block, kv_head, m): which row of (token, head) each row of the product is."""
+    weight_rows: Int[Tensor, " row"]
+    """(block, kv_head, m): which row of (token, head, place)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """(token, block) pairs of the step's first tokens, with the rows of all products counted through the groups."""
 
     n_tokens: int
     """The step's first rows; rows of the mask beyond these are fillers."""
-    n_places: int
-    """Most blocks that a token sees."""
-    blocks: Int[Tensor, " own"] | None
-    """Blocks seen by one token each; None is the first blocks of the pool, which needs no copy."""
-    owners: Int[Tensor, " own"]
-    """The token that sees each of them."""
-    own_places: Int[Tensor, " own"]
-    """token * n_places + the block's place in the token's text."""
-    shared_blocks: Int[Tensor, " shared"]
-    """Blocks seen by several tokens, repeated where those are more than fit one product."""
-    readers: Int[Tensor, "shared reader"]
-    shared_places: Int[Tensor, "shared reader"]
-    parts: Int[Tensor, " place"]
-    """For each token and place, where its product is: among the own, then the shared, then one filler."""
+    groups: tuple[BlockGroup, ...]
+    score_rows: Int[Tensor, " row"]
+    """(token, head, place): where its product is; a place beyond the text's end has the rows of zeros at the end."""
+    part_rows: Int[Tensor, " row"]
+    """The same as (token, place, head)."""
     mask: Float[Tensor, "token 1 key"]
+    n_zero_rows: int
+    """Query heads of a kv head."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionPlan:
     """Who sees what in one step."""
 
-    slots: Int[Tensor, " token"]
-    """Where each token's key and value go: block * BLOCK_TOKENS + offset."""
+    key_rows: Int[Tensor, " row"]
+    """(token, kv_head): which row of (block, kv_head, offset) its key and value go to."""
     spans: tuple[Span, ...]
     pairs: Pairs | None
 
@@ -107,9 +105,8 @@ class PagedCache(KVCache):
         """Store this step's keys and values, then let every token see its own sequence up to itself."""
         assert self.plan is not None, "a step needs a plan"
         plan, keys, values = self.plan, self.keys[layer], self.values[layer]
-        block, offset = plan.slots // BLOCK_TOKENS, plan.slots % BLOCK_TOKENS
-        keys[block, :, offset] = k.squeeze(1).to(keys.dtype)
-        values[block, :, offset] = v.squeeze(1).to(values.dtype)
+        for buffer, new in ((keys, k), (values, v)):
+            buffer.view(-1, new.shape[3]).index_copy_(0, plan.key_rows, new.flatten(0, 2).to(buffer.dtype))
         rows = q.squeeze(1)
         if plan.pairs is not None and not plan.spans:
             return _attend_pairs(rows, keys, values, plan.pairs).flatten(1)[:, None]
@@ -138,48 +135,35 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
 def _attend_span(rows: Tensor, keys: Tensor, values: Tensor, span: Span) -> Tensor:
     """One sequence's neighbouring tokens, as one dense product."""
     q = rows[span.start : span.end].transpose(0, 1)[None]  # (1, head, query, head_dim)
-    k, v = (x[span.blocks].transpose(0, 1).flatten(1, 2)[None] for x in (keys, values))
+    k, v = (x.index_select(0, span.blocks).transpose(0, 1).flatten(1, 2)[None] for x in (keys, values))
     return attend_blocks(q, k, v, span.mask)[0].transpose(0, 1)
 
 
 def _attend_pairs(rows: Tensor, keys: Tensor, values: Tensor, pairs: Pairs) -> Tensor:
     """Tokens of many sequences: a product for each block, the blocks of a token brought together for its softmax."""
     n_tokens, n_heads, head_dim = rows.shape
-    n_kv_heads, n_places = keys.shape[1], pairs.n_places
-    group = n_heads // n_kv_heads
-    fill = round_up(group, BATCHED_ROW_MULTIPLE) - group if _is_picky(rows) else 0
-    grouped = (rows * head_dim**-0.5).view(n_tokens, n_kv_heads, group, head_dim)
-    q = F.pad(grouped, (0, 0, 0, fill, 0, 0, 0, 1))  # (token + 1, kv_head, row, head_dim)
-    scores = _by_block(q, pairs.owners, pairs.readers, keys.transpose(2, 3), pairs)
-    scores = scores[pairs.parts].view(n_tokens, n_places, n_kv_heads, -1, BLOCK_TOKENS)
-    scores = scores.permute(0, 2, 3, 1, 4).reshape(n_tokens, -1, n_places * BLOCK_TOKENS)
-    probs = (scores + pairs.mask).softmax(-1, dtype=torch.float32).type_as(values)
-    by_place = probs.view(n_tokens, n_kv_heads, -1, n_places, BLOCK_TOKENS).permute(0, 3, 1, 2, 4)
-    p = F.pad(by_place.reshape(n_tokens * n_places, n_kv_heads, -1, BLOCK_TOKENS), (0, 0, 0, 0, 0, 0, 0, 1))
-    parts = _by_block(p, pairs.own_places, pairs.shared_places, values, pairs)
-    parts = parts[pairs.parts].view(n_tokens, n_places, n_kv_heads, -1, head_dim)
-    return parts.sum(1)[:, :, :group].reshape(n_tokens, n_heads, head_dim)
+    q = (rows * head_dim**-0.5).view(-1, head_dim)
+    scores = _by_block(q, keys.transpose(2, 3), pairs, [group.query_rows for group in pairs.groups])
+    scores = scores.index_select(0, pairs.score_rows).view(n_tokens, n_heads, -1)
+    probs = (scores + pairs.mask).softmax(-1, dtype=torch.float32).type_as(values).view(-1, BLOCK_TOKENS)
+    parts = _by_block(probs, values, pairs, [group.weight_rows for group in pairs.groups])
+    return parts.index_select(0, pairs.part_rows).view(n_tokens, -1, n_heads, head_dim).sum(1)
 
 
-def _by_block(x: Tensor, own: Tensor, shared: Tensor, blocks: Tensor, pairs: Pairs) -> Tensor:
-    """x @ block for every pair: the own ones, the shared ones, and a row of zeros for places beyond a text's end."""
+def _by_block(x: Tensor, blocks: Tensor, pairs: Pairs, rows_of: list[Tensor]) -> Tensor:
+    """The products of all groups, a row under the other, then rows of zeros: one a query head of a kv head."""
     n_kv_heads, inner, outer = blocks.shape[1:]
-    taken = blocks[: len(own)] if pairs.blocks is None else blocks[pairs.blocks]
-    n_own, n_shared, n_readers = len(own), *shared.shape
-    products = x.new_empty(n_own + n_shared * n_readers + 1, n_kv_heads, x.shape[2], outer)
-    products[-1] = 0
-    if n_own:
+    n_rows = sum(len(rows) for rows in rows_of)
+    products = x.new_empty(n_rows + pairs.n_zero_rows, outer)
+    products[n_rows:] = 0
+    start = 0
+    for group, rows in zip(pairs.groups, rows_of, strict=True):
+        n_products = group.n_blocks * n_kv_heads
+        taken = blocks[: group.n_blocks] if group.blocks is None else blocks.index_select(0, group.blocks)
         torch.bmm(
-            x[own].flatten(0, 1), taken.flatten(0, 1), out=products[:n_own].view(-1, x.shape[2], outer)
+            x.index_select(0, rows).view(n_products, -1, inner),
+            taken.flatten(0, 1),
+            out=products[start : start + len(rows)].view(n_products, -1, outer),
         )
-    if n_shared:
-        rows = x[shared.flatten()].unflatten(0, shared.shape).transpose(1, 2)  # (shared, kv_head, reader, row, inner)
-        product = torch.bmm(rows.reshape(n_shared * n_kv_heads, -1, inner), blocks[pairs.shared_blocks].flatten(0, 1))
-        product = product.view(n_shared, n_kv_heads, n_readers, -1, outer).transpose(1, 2)
-        products[n_own:-1].view(n_shared, n_readers, n_kv_heads, -1, outer).copy_(product)
+        start += len(rows)
     return products
-
-
-def _is_picky(x: Tensor) -> bool:
-    """Whether this machine's products of few rows sum in another order."""
-    return x.device.type == "cpu" and x.dtype == torch.float32
