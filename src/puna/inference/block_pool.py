@@ -19,7 +19,9 @@ class BlockPool:
         self.n_blocks = n_blocks
         self.prefixes = PrefixCache(max_idle=int(MAX_IDLE_FRACTION * n_blocks))
         self.n_readers = np.zeros(n_blocks, dtype=np.int64)
-        self._free = list(range(1, n_blocks))  # a heap: low ids first keeps the used blocks together
+        self._low, self._high = list(range(1, n_blocks)), [-block for block in range(n_blocks - 1, 0, -1)]
+        self._is_free = np.ones(n_blocks, dtype=bool)
+        self._n_free = n_blocks - 1
 
     @property
     def n_usable(self) -> int:
@@ -29,20 +31,29 @@ class BlockPool:
     @property
     def n_available(self) -> int:
         """Blocks that can be taken now, idle ones counted."""
-        return len(self._free) + self.prefixes.n_idle
+        return self._n_free + self.prefixes.n_idle
 
     @property
     def free_blocks(self) -> list[int]:
         """The blocks with nothing worth keeping."""
-        return list(self._free)
+        return np.flatnonzero(self._is_free)[1:].tolist()
 
-    def take(self) -> int | None:
-        """A block for one reader, or None if all are in use."""
-        if not self._free:
+    def take(self, *, for_prompt: bool = False) -> int | None:
+        """A block for one reader, or None if all are in use.
+
+        Prompts, which may have more readers, take the last free block of the pool, responses the first: attention
+        reads the pool's first blocks as they lie.
+        """
+        if not self._n_free:
             if not self.prefixes.n_idle:
                 return None
             self._put_back(self.prefixes.evict())
-        block = heapq.heappop(self._free)
+        heap, sign = (self._high, -1) if for_prompt else (self._low, 1)
+        block = sign * heapq.heappop(heap)
+        while not self._is_free[block]:  # taken from the other end
+            block = sign * heapq.heappop(heap)
+        self._is_free[block] = False
+        self._n_free -= 1
         self.n_readers[block] = 1
         return block
 
@@ -65,4 +76,8 @@ class BlockPool:
 
     def _put_back(self, blocks: list[int]) -> None:
         for block in blocks:
-            heapq.heappush(self._free, block)
+            assert not self._is_free[block], f"block {block} is free already"
+            self._is_free[block] = True
+            self._n_free += 1
+            heapq.heappush(self._low, block)
+            heapq.heappush(self._high, -block)

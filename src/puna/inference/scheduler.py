@@ -134,6 +134,7 @@ class Scheduler:
 
     def _try_admit(self, sequence: Sequence) -> str:
         pool, tokens, wants_echo = self.pool, sequence.tokens, sequence.request.wants_echo
+        n_prompt = len(sequence.request.prompt)
         shared, tail, must_wait = ([], None, False) if wants_echo else pool.prefixes.match(tokens)
         if must_wait:
             return "later"
@@ -147,8 +148,12 @@ class Scheduler:
             pool.share(block)
         if tail is not None:
             pool.share(tail)  # until the copy is made
-        fresh = [block for block in (pool.take() for _ in range(n_new)) if block is not None]
-        assert len(fresh) == n_new, "available blocks were counted"
+        fresh = []
+        for place in range(len(shared), len(shared) + n_new):
+            is_whole = (place + 1) * BLOCK_TOKENS <= n_prompt and tail is None
+            block = pool.take(for_prompt=is_whole)
+            assert block is not None, "available blocks were counted"
+            fresh.append(block)
         if tail is not None:
             self._copies[0].append(tail)
             self._copies[1].append(fresh[0])

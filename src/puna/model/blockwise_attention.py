@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 __all__ = ["BLOCK_TOKENS", "MASKED", "ROW_MULTIPLE", "attend_blocks", "full_rows", "round_up"]
 
-BLOCK_TOKENS = 32
+BLOCK_TOKENS = 64
 """Keys in a block, in the cache and in the sums; our choice. A multiple of 16, torch's widest softmax vector."""
 
 ROW_MULTIPLE = 16

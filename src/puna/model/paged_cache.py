@@ -145,7 +145,7 @@ def _attend_pairs(rows: Tensor, keys: Tensor, values: Tensor, pairs: Pairs) -> T
     q = (rows * head_dim**-0.5).view(-1, head_dim)
     scores = _by_block(q, keys.transpose(2, 3), pairs, [group.query_rows for group in pairs.groups])
     scores = scores.index_select(0, pairs.score_rows).view(n_tokens, n_heads, -1)
-    probs = (scores + pairs.mask).softmax(-1, dtype=torch.float32).type_as(values).view(-1, BLOCK_TOKENS)
+    probs = scores.add_(pairs.mask).softmax(-1, dtype=torch.float32).type_as(values).view(-1, BLOCK_TOKENS)
     parts = _by_block(probs, values, pairs, [group.weight_rows for group in pairs.groups])
     return parts.index_select(0, pairs.part_rows).view(n_tokens, -1, n_heads, head_dim).sum(1)
 
