@@ -68,19 +68,23 @@ class Engine:
         max_batch_size: int = 256,
         max_step_tokens: int = 2048,
         cache_bytes: int | None = None,
+        has_int8_weights: bool = False,
     ) -> None:
         """
         Args:
             max_batch_size: Sequences that run at once.
             max_step_tokens: Tokens of one step, prompts and responses together.
             cache_bytes: Memory for keys and values; by default a share of what is free.
+            has_int8_weights: Generate from 8-bit copies of the weights (`quantize`).
         """
         self.model, self.tokenizer, self.max_batch_size = model, tokenizer, max_batch_size
         self._max_step_tokens = max(max_step_tokens, max_batch_size)
-        self._cache_bytes = cache_bytes
+        self._cache_bytes, self._has_int8_weights = cache_bytes, has_int8_weights
         self._made: _State | None = None
         self._live: dict[int, Running] = {}
         self._n_submitted = 0
+        self.n_computed_tokens = 0
+        """Tokens that went through the model, so far; a shared prompt counts once."""
 
     # The batch interface
 
@@ -178,6 +182,11 @@ class Engine:
         """Requests that wait or run."""
         return len(self._live)
 
+    @property
+    def n_preemptions(self) -> int:
+        """Times a running request gave its blocks to others, so far."""
+        return self._made.scheduler.n_preemptions if self._made else 0
+
     @torch.inference_mode()
     def step(self) -> list[TokenEvent]:
         """Advance every running request; returns the tokens of streamed ones and all completions."""
@@ -189,6 +198,7 @@ class Engine:
         pieces = Pieces(slots.tables[batch.slots], slots.n_computed[batch.slots], batch.n_tokens)
         positions = pieces.positions()
         tokens = slots.tokens[batch.slots[pieces.owners()], positions]
+        self.n_computed_tokens += len(tokens)
         hidden = state.runner.hidden(tokens, pieces, batch.copies)
         self._echo(batch, pieces, hidden)
         state.scheduler.advance(batch)
@@ -335,7 +345,10 @@ class Engine:
         )
         pool, slots = BlockPool(n_blocks), SlotTable.empty(n_slots, config.max_seq_len)
         scheduler = Scheduler(pool, slots, max_step_tokens=self._max_step_tokens)
-        self._made = _State(Runner(self.model, n_blocks=n_blocks, dtype=dtype), pool, slots, scheduler)
+        runner = Runner(
+            self.model, n_blocks=n_blocks, dtype=dtype, has_int8_weights=self._has_int8_weights
+        )
+        self._made = _State(runner, pool, slots, scheduler)
         return self._made
 
     @property

@@ -4,17 +4,25 @@ The forward pass is the trained model's own; only its projections are replaced. 
 them anew when the model's have changed.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from puna.inference.quantize import Int8Projection
 from puna.model.attention import Attention
 from puna.model.blockwise_attention import full_rows
 from puna.model.feed_forward import FeedForward
 from puna.model.transformer import Transformer
 
 __all__ = ["FusedTransformer", "Projection"]
+
+
+Projector = Callable[..., nn.Module]
+"""Makes one layer of one or more weight matrices."""
 
 
 class Projection(nn.Module):
@@ -33,12 +41,12 @@ class Projection(nn.Module):
 class FusedAttention(Attention):
     """Queries, keys and values from one product."""
 
-    def __init__(self, trained: Attention, *, dtype: torch.dtype) -> None:
+    def __init__(self, trained: Attention, project: Projector) -> None:
         nn.Module.__init__(self)
         self.layer, self.head_dim = trained.layer, trained.head_dim
         self.sizes = [w.weight.shape[0] for w in (trained.wq, trained.wk, trained.wv)]
-        self.wqkv = Projection(trained.wq.weight, trained.wk.weight, trained.wv.weight, dtype=dtype)
-        self.wo = Projection(trained.wo.weight, dtype=dtype)
+        self.wqkv = project(trained.wq.weight, trained.wk.weight, trained.wv.weight)
+        self.wo = project(trained.wo.weight)
 
     def project(self, x: Float[Tensor, "batch seq dim"]) -> tuple[Tensor, ...]:
         """Queries, keys and values, heads side by side."""
@@ -48,10 +56,10 @@ class FusedAttention(Attention):
 class FusedFeedForward(FeedForward):
     """Gate and input from one product."""
 
-    def __init__(self, trained: FeedForward, *, dtype: torch.dtype) -> None:
+    def __init__(self, trained: FeedForward, project: Projector) -> None:
         nn.Module.__init__(self)
-        self.w13 = Projection(trained.w1.weight, trained.w3.weight, dtype=dtype)
-        self.w2 = Projection(trained.w2.weight, dtype=dtype)
+        self.w13 = project(trained.w1.weight, trained.w3.weight)
+        self.w2 = project(trained.w2.weight)
 
     def forward(self, x: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
         """Widen, gate, narrow."""
@@ -60,18 +68,19 @@ class FusedFeedForward(FeedForward):
 
 
 class FusedTransformer(Transformer):
-    """The same function of the tokens as the trained model under autocast to `dtype`."""
+    """The same function of the tokens as the trained model under autocast to `dtype`, or that with 8-bit weights."""
 
-    def __init__(self, trained: Transformer, *, dtype: torch.dtype) -> None:
+    def __init__(self, trained: Transformer, *, dtype: torch.dtype, has_int8_weights: bool = False) -> None:
         with torch.device("meta"):
             super().__init__(trained.config)
+        project = partial(Int8Projection if has_int8_weights else Projection, dtype=dtype)
         self.tok_embeddings, self.norm = trained.tok_embeddings, trained.norm
         for block, source in zip(self.layers, trained.layers, strict=True):
             block.attention_norm, block.ffn_norm = source.attention_norm, source.ffn_norm
-            block.attention = FusedAttention(source.attention, dtype=dtype)
-            block.feed_forward = FusedFeedForward(source.feed_forward, dtype=dtype)
+            block.attention = FusedAttention(source.attention, project)
+            block.feed_forward = FusedFeedForward(source.feed_forward, project)
         head = trained.tok_embeddings if trained.config.tie_embeddings else trained.output
-        self.output = Projection(head.weight, dtype=dtype)
+        self.output = project(head.weight)
 
     def logits(self, hidden: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         """Unnormalized log-probabilities of the next token, in float32."""

@@ -62,15 +62,17 @@ def pool_blocks(
 class Runner:
     """A model with its cache; takes new copies of the weights when they have changed."""
 
-    def __init__(self, model: Transformer, *, n_blocks: int, dtype: torch.dtype) -> None:
-        self.trained, self.dtype = model, dtype
+    def __init__(
+        self, model: Transformer, *, n_blocks: int, dtype: torch.dtype, has_int8_weights: bool = False
+    ) -> None:
+        self.trained, self.dtype, self._has_int8_weights = model, dtype, has_int8_weights
         self.device = model.tok_embeddings.weight.device
         self.cache = PagedCache(model.config, n_blocks=n_blocks, dtype=dtype, device=self.device)
         is_picky = dtype == torch.float32 and self.device.type == "cpu"
         self._heads = Heads.of(model.config, is_picky=is_picky)
         self._widest = max(model.config.dim, model.config.hidden_dim)
         self._stamp = weights_stamp(model)
-        self.model = inference_model(model, dtype)
+        self.model = inference_model(model, dtype, has_int8_weights=has_int8_weights)
 
     def is_current(self) -> bool:
         """Whether the weights are those the cache was filled with, and the products' dtype is the same."""
@@ -81,7 +83,7 @@ class Runner:
         if self.dtype != compute_dtype(self.trained):
             return False
         self._stamp = weights_stamp(self.trained)
-        self.model = inference_model(self.trained, self.dtype)
+        self.model = inference_model(self.trained, self.dtype, has_int8_weights=self._has_int8_weights)
         return True
 
     def hidden(
