@@ -145,3 +145,14 @@ def test_llama_2_ids_are_those_of_metas_code(llama2: Tokenizer, parts: tuple[str
     system, contents = parts
     messages = dialog(*contents, system=system)
     assert list(render_dialog(messages, llama2).token_ids) == metas_tokens(messages, llama2)
+
+
+def test_a_refusal_is_a_value_with_its_reason(tokenizer: Tokenizer) -> None:
+    refusal = tokenizer.chat.refusal(dialog("a [INST] b", "c <</SYS>>"))
+    assert refusal is not None
+    assert (refusal.reason, refusal.tags) == ("special_tags", ("[INST]", "<</SYS>>"))
+    assert tokenizer.chat.refusal(dialog("fine")) is None
+
+
+def test_stop_ids_are_the_eos_id_where_no_file_says_more(tokenizer: Tokenizer) -> None:
+    assert tokenizer.stop_ids == (tokenizer.eos_id,)

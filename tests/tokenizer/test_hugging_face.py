@@ -1,7 +1,5 @@
 """The folder that `Tokenizer.save` writes, seen through transformers."""
 
-import itertools
-import random
 from pathlib import Path
 
 import jinja2
@@ -22,13 +20,6 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.text(
 ADVERSARIAL = ["", " ", "  ", " a", "a ", "\n\n\n", "\t x", "\0", "▁▁", "a▁b", "日本語", "🦙👩‍🌾", "e\u0301",
                "<0x0A>", "<<SYS>>\n", "[INST] [/INST]", "1234567890", "   12", "\r\n", "\u00a0", "\ufeff", "\u202e",
                "a" * 300, " " * 300, "ab" * 200, "-" * 77, "=" * 129, "\U0010ffff"]  # fmt: skip
-REAL_FILES = [
-    "pretraining/tinystories/TinyStories-valid.txt",
-    "pretraining/web_c4/wiki_demo.txt",
-    "pretraining/web_c4/c4_demo.jsonl",
-    "safety/advbench/harmful_behaviors.csv",
-    "weights/stories260K/stories260K.md",
-]
 
 
 @pytest.fixture(scope="module")
@@ -130,50 +121,40 @@ def test_files_are_deterministic(tokenizer: Tokenizer, tmp_path: Path) -> None:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"model_type": "unigram"},
-        {"model_type": "bpe", "add_dummy_prefix": False},
-        {"normalization_rule_name": "nfkc"},
-    ],
-)
-def test_what_cannot_be_converted_is_refused(tmp_path: Path, options: dict[str, object]) -> None:
+def other_model(folder: Path, **options: object) -> Path:
     settings = {"model_type": "bpe", "normalization_rule_name": "identity", "remove_extra_whitespaces": False}
     SentencePieceTrainer.train(
-        sentence_iterator=iter(["the llama eats the ﬁne grass"] * 20),
-        model_prefix=str(tmp_path / "other"),
+        sentence_iterator=iter(["the llama eats the \ufb01ne grass"] * 20),
+        model_prefix=str(folder / "other"),
         vocab_size=290,
         byte_fallback=True,
         hard_vocab_limit=False,
         minloglevel=2,
         **(settings | options),
     )
+    return folder / "other.model"
+
+
+@pytest.mark.parametrize("options", [{"normalization_rule_name": "nfkc"}, {"model_type": "unigram"}])
+def test_what_cannot_be_converted_is_refused(tmp_path: Path, options: dict[str, object]) -> None:
+    path = other_model(tmp_path, **options)
+    assert Tokenizer.load(path).decode(Tokenizer.load(path).encode("the llama")) == "the llama"
     with pytest.raises(CheckpointError, match="encodes differently"):
-        Tokenizer.load(tmp_path / "other.model").save(tmp_path / "saved", max_seq_len=64)
+        Tokenizer.load(path).save(tmp_path / "saved", max_seq_len=64)
     assert not list((tmp_path / "saved").iterdir())
 
 
-def real_texts(folder: Path) -> list[str]:
-    texts = []
-    for name in REAL_FILES:
-        with (folder / name).open(encoding="utf-8") as stream:
-            texts += [line.rstrip("\n")[:2000] for line in itertools.islice(stream, 500)]
-    return texts
-
-
-@pytest.mark.real
-def test_llama_2_on_real_and_random_texts(llama2: Tokenizer, their_llama2, real_data: Path) -> None:
-    random_source = random.Random(0)
-    ids = range(259, llama2.vocab_size)
-    pieces = ["".join(llama2.pieces(random_source.choices(ids, k=8))).replace("▁", " ") for _ in range(2500)]
-    units = [" ", "a", "-", "ab", "aab", "  a", "in", "\n", "th", "0"]
-    runs = [unit * count for unit in units for count in range(1, 80, 3)]
-    texts = [text for text in real_texts(real_data) + ADVERSARIAL + pieces + runs if "<" not in text]
-    assert len(texts) > 3500
-    expected = llama2.encode_batch(texts)
-    assert their_llama2(texts, add_special_tokens=False).input_ids == expected
-    assert [llama2.decode(ids) for ids in expected] == [text.replace("▁", " ") for text in texts]
+@pytest.mark.parametrize(
+    "options",
+    [{"add_dummy_prefix": False}, {"bos_id": -1}, {"split_by_whitespace": False}],
+)
+def test_other_models_are_converted_too(tmp_path: Path, options: dict[str, object]) -> None:
+    ours = Tokenizer.load(other_model(tmp_path, **options))
+    theirs = load_with_transformers(ours, tmp_path / "saved")
+    for text in [*ADVERSARIAL, "the llama eats  the grass"]:
+        ids = ours.encode(text)
+        assert theirs(text, add_special_tokens=False).input_ids == ids
+        assert ours.decode(ids) == text.replace("\u2581", " ")
 
 
 @pytest.mark.real

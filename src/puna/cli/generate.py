@@ -17,7 +17,7 @@ from puna.core.seeding import derive_seed
 from puna.inference.engine import Completion, Engine
 from puna.inference.sampling import SamplingConfig
 from puna.model.checkpoint import load_model
-from puna.tokenizer.chat_format import contains_special_tags, prompt_text, render_prompt
+from puna.tokenizer.chat_format import Refusal, render_prompt
 from puna.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["register"]
@@ -26,6 +26,9 @@ ModelArgument = Annotated[Path, typer.Argument(help="A model folder.")]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
 TopP = Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Nucleus sampling.")]
+
+REFUSALS = {"special_tags": "special tags are not allowed in the prompt"}
+"""Reason code to words."""
 
 
 def register(app: typer.Typer) -> None:
@@ -71,18 +74,20 @@ def generate(
         else [(Message(role="user", content=text),) for text in prompt or ()]
     )
     is_chat = chat or prompts is not None
-    tokens = [_tokens(messages, tokenizer, is_chat=is_chat) for messages in dialogs for _ in range(n)]
+    refusals = [tokenizer.chat.refusal(messages) if is_chat else None for messages in dialogs]
+    asked = [index for index in range(len(dialogs) * n) if refusals[index // n] is None]
+    tokens = [_tokens(dialogs[index // n], tokenizer, is_chat=is_chat) for index in asked]
     sampling = _sampling(temperature, top_p, max_new_tokens)
-    seeds = [derive_seed(seed, index) for index in range(len(tokens))]
-    completions = engine.generate(tokens, sampling, seeds=seeds)
-    samples = [
-        _sample(
-            prompt_text(dialogs[index // n]) if is_chat else dialogs[index // n][-1].content,
-            engine,
-            completion,
-        )
-        for index, completion in enumerate(completions)
-    ]
+    seeds = [derive_seed(seed, index) for index in asked]
+    completions = iter(engine.generate(tokens, sampling, seeds=seeds) if tokens else [])
+    samples = []
+    for index in range(len(dialogs) * n):
+        messages, refusal = dialogs[index // n], refusals[index // n]
+        shown = tokenizer.chat.prompt_text(messages) if is_chat else messages[-1].content
+        if refusal is None:
+            samples.append(_sample(shown, engine, next(completions)))
+        else:
+            samples.append(_refused(shown, refusal, as_json=as_json))
     show({"samples": samples}, "\n".join(sample["text"] for sample in samples), as_json=as_json)
 
 
@@ -112,6 +117,13 @@ def _sample(prompt: str, engine: Engine, completion: Completion) -> dict[str, An
     }
 
 
+def _refused(prompt: str, refusal: Refusal, *, as_json: bool) -> dict[str, Any]:
+    """A sample without an answer, with the reason as a code."""
+    if not as_json:
+        sys.stderr.write(f"(no answer: {REFUSALS[refusal.reason]})\n")
+    return {"prompt": prompt, "text": "", "token_ids": [], "logprobs": [], "finish_reason": refusal.reason}
+
+
 def chat(
     model: ModelArgument,
     system: Annotated[str, typer.Option(help="Standing instruction for the whole dialog.")] = "",
@@ -138,8 +150,8 @@ def chat(
             history = list(opening)
             continue
         message = Message(role="user", content=text)
-        if contains_special_tags([message]):
-            typer.echo("(special tags are not allowed in the prompt)")
+        if (refusal := tokenizer.chat.refusal([*opening, message])) is not None:
+            typer.echo(f"({REFUSALS[refusal.reason]})")
             continue
         history.append(message)
         history = _fit(history, len(opening), engine, tokenizer, max_new_tokens)

@@ -8,7 +8,7 @@ from pathlib import Path
 from puna.core.errors import ConfigError, DataError
 from puna.core.records import Dialog, read_records
 from puna.core.seeding import derive_seed, rng
-from puna.tokenizer.chat_format import contains_special_tags, loss_mask, render_dialog
+from puna.tokenizer.chat_format import loss_mask, render_dialog
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.packing import TokenizedExample
 
@@ -118,7 +118,7 @@ def _usable(
 ) -> Iterator[tuple[str, TokenizedExample]]:
     """Content and tokens of each dialog that can be trained on."""
     for dialog in read_records(dialog_file(path), Dialog):
-        if contains_special_tags(dialog.messages):
+        if tokenizer.chat.refusal(dialog.messages) is not None:
             dropped["special_tags"] += 1
             continue
         example = tokenize_dialog(dialog, tokenizer)

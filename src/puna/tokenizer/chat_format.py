@@ -1,10 +1,12 @@
-"""The Llama 2-Chat dialog format as Meta's released code writes it: the only home of [INST] and <<SYS>>.
+"""Dialogs to token ids: what every format shares, and Llama 2's as Meta's released code writes it.
 
-The markers are plain text. What separates prompt from answer for the loss (§3.1) is the span of each turn.
+This file is the only home of [INST] and <<SYS>>, which are plain text. What separates prompt from answer for the loss
+(§3.1) is the span of each turn. Models with a Jinja template of their own are `template_chat`'s.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol, runtime_checkable
 
 from puna.core.errors import ProtocolError
@@ -12,11 +14,17 @@ from puna.core.records import Message
 
 __all__ = [
     "CHAT_TEMPLATE",
+    "SPECIAL_TAGS",
+    "ChatFormat",
+    "ChatTokenizer",
+    "Llama2Chat",
+    "Refusal",
     "RenderedDialog",
     "TextEncoder",
     "TurnSpan",
-    "answer_text",
+    "chat_template",
     "contains_special_tags",
+    "is_llama2_template",
     "loss_mask",
     "prompt_text",
     "render_dialog",
@@ -27,33 +35,50 @@ B_INST, E_INST = "[INST]", "[/INST]"
 B_SYS, E_SYS = "<<SYS>>\n", "\n<</SYS>>\n\n"
 SPECIAL_TAGS = (B_INST, E_INST, B_SYS.strip(), E_SYS.strip())
 
-CHAT_TEMPLATE = (
-    "{%- for message in messages -%}{%- for control in ['<s>', '</s>', '<unk>'] -%}"
-    "{%- if control in message['content'] -%}"
-    "{{- raise_exception('A message contains ' + control + ', which would become a control token.') -}}"
-    "{%- endif -%}{%- endfor -%}{%- endfor -%}"
-    "{%- if messages[0]['role'] == 'system' -%}"
-    "{%- set system = '<<SYS>>\\n' + messages[0]['content'] + '\\n<</SYS>>\\n\\n' -%}"
-    "{%- set turns = messages[1:] -%}"
-    "{%- else -%}{%- set system = '' -%}{%- set turns = messages -%}{%- endif -%}"
-    "{%- for turn in turns -%}"
-    "{%- if turn['role'] != ['user', 'assistant'][loop.index0 % 2] -%}"
-    "{{- raise_exception('Roles must alternate user, assistant, starting with user.') -}}"
-    "{%- elif turn['role'] == 'user' -%}"
-    "{%- set content = (system if loop.first else '') + turn['content'] -%}"
-    "{{- bos_token + '[INST] ' + content.strip() + ' [/INST]' -}}"
-    "{%- else -%}{{- ' ' + turn['content'].strip() + ' ' + eos_token -}}{%- endif -%}"
-    "{%- endfor -%}"
-)
-"""The same format in Jinja, for software that reads tokenizer_config.json.
 
-Such software encodes the rendered text, where a "</s>" typed by a user cannot be told from ours: the template raises.
-"""
+def chat_template(controls: Sequence[str]) -> str:
+    """The same format in Jinja, for software that reads tokenizer_config.json.
+
+    Such software encodes the rendered text, where a "</s>" typed by a user cannot be told from ours: the template
+    raises.
+
+    Args:
+        controls: The tokens that text must not hold.
+    """
+    listed = ", ".join("'" + control.replace("\\", "\\\\").replace("'", "\\'") + "'" for control in controls)
+    return (
+        f"{{%- for message in messages -%}}{{%- for control in [{listed}] -%}}"
+        "{%- if control in message['content'] -%}"
+        "{{- raise_exception('A message contains ' + control + ', which would become a control token.') -}}"
+        "{%- endif -%}{%- endfor -%}{%- endfor -%}"
+        "{%- if messages[0]['role'] == 'system' -%}"
+        "{%- set system = '<<SYS>>\\n' + messages[0]['content'] + '\\n<</SYS>>\\n\\n' -%}"
+        "{%- set turns = messages[1:] -%}"
+        "{%- else -%}{%- set system = '' -%}{%- set turns = messages -%}{%- endif -%}"
+        "{%- for turn in turns -%}"
+        "{%- if turn['role'] != ['user', 'assistant'][loop.index0 % 2] -%}"
+        "{{- raise_exception('Roles must alternate user, assistant, starting with user.') -}}"
+        "{%- elif turn['role'] == 'user' -%}"
+        "{%- set content = (system if loop.first else '') + turn['content'] -%}"
+        "{{- bos_token + '[INST] ' + content.strip() + ' [/INST]' -}}"
+        "{%- else -%}{{- ' ' + turn['content'].strip() + ' ' + eos_token -}}{%- endif -%}"
+        "{%- endfor -%}"
+    )
+
+
+CHAT_TEMPLATE = chat_template(("<s>", "</s>", "<unk>"))
+"""For a tokenizer with Llama 2's three control tokens."""
+_BEFORE_CONTROLS, _AFTER_CONTROLS = CHAT_TEMPLATE.split("'<s>', '</s>', '<unk>'")
+
+
+def is_llama2_template(source: str) -> bool:
+    """Whether a template is `chat_template`'s, for any control tokens."""
+    return source.startswith(_BEFORE_CONTROLS) and source.endswith(_AFTER_CONTROLS)
 
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """The part of a tokenizer that rendering needs."""
+    """The part of a tokenizer that this format needs."""
 
     def encode(self, text: str, *, bos: bool = False, eos: bool = False) -> list[int]:
         """Token ids of the text."""
@@ -77,37 +102,133 @@ class RenderedDialog:
     turns: tuple[TurnSpan, ...]
 
 
-def render_dialog(messages: Sequence[Message], tokenizer: TextEncoder) -> RenderedDialog:
-    """Token ids of a dialog and where its turns lie.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """A dialog that is not answered, with the reason as a code."""
 
-    Source: Meta's generation code encodes a question and its answer as one text; here each half is encoded alone, as
-    when the answer is being generated. The ids are the same: no piece of such a model runs on from "]" across a space.
+    reason: Literal["special_tags"]
+    """special_tags: a message holds markers of the chat format."""
+    tags: tuple[str, ...]
+    """Those it holds."""
+
+
+@runtime_checkable
+class ChatFormat(Protocol):
+    """How one tokenizer writes dialogs; `Tokenizer.chat` is one."""
+
+    name: str
+    """For people."""
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end an answer in this format."""
+        ...
+
+    def render_dialog(self, messages: Sequence[Message]) -> RenderedDialog:
+        """Token ids of a dialog and where its turns lie."""
+        ...
+
+    def render_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids up to the place where the assistant answers."""
+        ...
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """The dialog as one text, for people to read."""
+        ...
+
+    def refusal(self, messages: Sequence[Message]) -> Refusal | None:
+        """Why such a dialog is not to be answered; None when it may be."""
+        ...
+
+
+@runtime_checkable
+class ChatTokenizer(Protocol):
+    """A tokenizer that knows its chat format."""
+
+    @property
+    def chat(self) -> ChatFormat:
+        """How it writes dialogs."""
+        ...
+
+
+def render_dialog(messages: Sequence[Message], tokenizer: ChatTokenizer) -> RenderedDialog:
+    """Token ids of a dialog in the tokenizer's own format, and where its turns lie.
 
     Args:
         messages: An optional system message, then user and assistant in turn; either may be last.
     Raises:
-        ProtocolError: the roles do not alternate so.
+        ProtocolError: the roles do not alternate so, or the model's template refuses the dialog.
     """
-    token_ids: list[int] = []
-    turns = []
-    for role, text in _turn_texts(messages):
-        start = len(token_ids)
-        is_user = role == "user"
-        token_ids += tokenizer.encode(text, bos=is_user, eos=not is_user)
-        turns.append(TurnSpan(role=role, start=start, end=len(token_ids)))
-    return RenderedDialog(token_ids=tuple(token_ids), turns=tuple(turns))
+    return tokenizer.chat.render_dialog(messages)
 
 
-def render_prompt(messages: Sequence[Message], tokenizer: TextEncoder) -> list[int]:
-    """Token ids up to the place where the assistant answers; <s> opens every user turn.
+def render_prompt(messages: Sequence[Message], tokenizer: ChatTokenizer) -> list[int]:
+    """Token ids up to the place where the assistant answers, in the tokenizer's own format.
 
     Raises:
-        ProtocolError: the last message is not the user's, or the roles do not alternate.
+        ProtocolError: the last message is not the user's, or as `render_dialog`.
     """
-    rendered = render_dialog(messages, tokenizer)
-    if rendered.turns[-1].role != "user":
-        raise _protocol_error("a prompt that ends with a user message", "an assistant message at the end")
-    return list(rendered.token_ids)
+    return tokenizer.chat.render_prompt(messages)
+
+
+class Llama2Chat:
+    """Llama 2's format: <s> opens every user turn, </s> ends every answer."""
+
+    name = "Llama 2"
+
+    def __init__(self, tokenizer: TextEncoder, *, stop_ids: tuple[int, ...]) -> None:
+        self._tokenizer = tokenizer
+        self.stop_ids = stop_ids
+
+    def render_dialog(self, messages: Sequence[Message]) -> RenderedDialog:
+        """Token ids of a dialog and where its turns lie.
+
+        Source: Meta's generation code encodes a question and its answer as one text; here each half is encoded alone,
+        as when the answer is being generated. The ids are the same: no piece of such a model runs on from "]" across
+        a space.
+
+        Raises:
+            ProtocolError: the roles do not alternate.
+        """
+        token_ids: list[int] = []
+        turns = []
+        for role, text in _turn_texts(messages):
+            start = len(token_ids)
+            is_user = role == "user"
+            opened = text if is_user else self._answer_opening + text
+            token_ids += self._tokenizer.encode(opened, bos=is_user, eos=not is_user)
+            turns.append(TurnSpan(role=role, start=start, end=len(token_ids)))
+        return RenderedDialog(token_ids=tuple(token_ids), turns=tuple(turns))
+
+    def render_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids up to the place where the assistant answers.
+
+        Raises:
+            ProtocolError: the last message is not the user's, or the roles do not alternate.
+        """
+        rendered = self.render_dialog(messages)
+        if rendered.turns[-1].role != "user":
+            raise _protocol_error("a prompt that ends with a user message", "an assistant message at the end")
+        return list(rendered.token_ids)
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """The function of this name."""
+        return prompt_text(messages)
+
+    def refusal(self, messages: Sequence[Message]) -> Refusal | None:
+        """Meta's rule: no message of any role may hold a marker.
+
+        Differs: Meta's code still generates for such a dialog, and then puts a fixed error text in place of the
+        answer; here the caller gets this value and need not generate.
+        """
+        tags = tuple(tag for tag in SPECIAL_TAGS if any(tag in message.content for message in messages))
+        return Refusal(reason="special_tags", tags=tags) if tags else None
+
+    @cached_property
+    def _answer_opening(self) -> str:
+        """The space between "[/INST]" and an answer, for a tokenizer that puts none before a text by itself."""
+        encode = self._tokenizer.encode
+        return "" if encode("] a") == encode("]") + encode("a") else " "
 
 
 def loss_mask(rendered: RenderedDialog, answers: Literal["all", "last"] = "all") -> list[bool]:
@@ -123,9 +244,9 @@ def loss_mask(rendered: RenderedDialog, answers: Literal["all", "last"] = "all")
 
 
 def contains_special_tags(messages: Sequence[Message]) -> bool:
-    """Whether any message, of any role, holds a marker of this format.
+    """Whether any message, of any role, holds a marker of Llama 2's format.
 
-    Source: Meta's code still generates for such a dialog, but puts a fixed error text in place of the answer.
+    `ChatFormat.refusal` says it for each format.
     """
     return any(tag in message.content for message in messages for tag in SPECIAL_TAGS)
 
@@ -138,11 +259,6 @@ def prompt_text(messages: Sequence[Message]) -> str:
     """
     turns = [text if role == "user" else f" {text}" for role, text in _turn_texts(messages)]
     return "".join(turns)
-
-
-def answer_text(answer: str) -> str:
-    """What is encoded for an answer; </s> follows its trailing space."""
-    return f"{answer.strip()} "
 
 
 def _turn_texts(messages: Sequence[Message]) -> Iterator[tuple[Literal["user", "assistant"], str]]:
@@ -161,7 +277,7 @@ def _turn_texts(messages: Sequence[Message]) -> Iterator[tuple[Literal["user", "
             content = (system if number == 0 else "") + message.content
             yield expected, f"{B_INST} {content.strip()} {E_INST}"
         else:
-            yield expected, answer_text(message.content)
+            yield expected, f"{message.content.strip()} "  # </s> follows the space
 
 
 def _protocol_error(expected: str, got: str) -> ProtocolError:

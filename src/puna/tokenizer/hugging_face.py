@@ -1,69 +1,44 @@
-"""The same tokenizer as Hugging Face software reads it: tokenizer.json and its two config files.
+"""A SentencePiece tokenizer as the tokenizers package has it, for tokenizer.json.
 
 The pieces and score-ordered merges are converted as they are; a Prepend and a Replace normalizer stand for
 SentencePiece's dummy prefix and its escaped spaces. One thing differs by that software's design: a "<s>", "</s>" or
 "<unk>" typed in a plain text becomes the control token there, unless the caller says `split_special_tokens=True`.
 """
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor
 from tokenizers import AddedToken, decoders, models, normalizers, processors
 from tokenizers import Tokenizer as FastTokenizer
 
 from puna.core.errors import CheckpointError
-from puna.tokenizer.chat_format import CHAT_TEMPLATE
+from puna.tokenizer.word_cache import SPACE
 
-__all__ = ["fast_tokenizer", "write_hugging_face"]
+__all__ = ["check_conversion", "fast_tokenizer"]
 
-SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 PROBE_PIECES = 500
 
 
-def write_hugging_face(
-    processor: SentencePieceProcessor, folder: Path, *, max_seq_len: int, name: str
-) -> None:
-    """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json.
+def check_conversion(processor: SentencePieceProcessor, fast: FastTokenizer, *, name: str) -> None:
+    """Compare the two on texts that use every piece.
 
     Raises:
-        CheckpointError: the conversion would give other ids than the SentencePiece model itself.
+        CheckpointError: the conversion gives other ids than the SentencePiece model itself.
     """
-    fast = fast_tokenizer(processor)
     for probe in _probes(processor):
         if fast.encode(probe, add_special_tokens=False).ids != processor.encode(probe):
             raise CheckpointError(
                 where=name,
-                expected="a SentencePiece BPE model with byte fallback, identity normalization and a dummy prefix",
+                expected="a SentencePiece BPE model with byte fallback and without normalization",
                 got="one that encodes differently",
                 fix="Train the tokenizer with this program's settings, or use a Llama 2 tokenizer.model.",
             )
-    specials = {
-        "bos_token": processor.id_to_piece(processor.bos_id()),
-        "eos_token": processor.id_to_piece(processor.eos_id()),
-        "unk_token": processor.id_to_piece(processor.unk_id()),
-    }
-    config = {
-        # LlamaTokenizer would build another backend and ignore the normalizer of tokenizer.json.
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        **specials,
-        "add_bos_token": True,
-        "add_eos_token": False,
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": max_seq_len,
-        "chat_template": CHAT_TEMPLATE,
-    }
-    _write_json(folder / "tokenizer.json", json.loads(fast.to_str()))
-    _write_json(folder / "tokenizer_config.json", config)
-    _write_json(folder / "special_tokens_map.json", specials)
 
 
 def fast_tokenizer(processor: SentencePieceProcessor) -> FastTokenizer:
     """The `tokenizers` BPE with the same ids; encoding puts <s> first unless told otherwise."""
     pieces = [processor.id_to_piece(token_id) for token_id in range(processor.vocab_size())]
     bos_id, eos_id, unk_id = processor.bos_id(), processor.eos_id(), processor.unk_id()
-    bos = pieces[bos_id]
     fast = FastTokenizer(
         models.BPE(
             vocab={piece: token_id for token_id, piece in enumerate(pieces)},
@@ -73,20 +48,21 @@ def fast_tokenizer(processor: SentencePieceProcessor) -> FastTokenizer:
             byte_fallback=True,
         )
     )
-    controls = [pieces[token_id] for token_id in sorted({unk_id, bos_id, eos_id})]
+    controls = [pieces[token_id] for token_id in sorted({unk_id, bos_id, eos_id} - {-1})]
     fast.add_special_tokens([AddedToken(control, normalized=False, special=True) for control in controls])
-    fast.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
-    fast.decoder = decoders.Sequence(
-        [
-            decoders.Replace(SPACE, " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(content=" ", left=1, right=0),
-        ]
-    )
-    fast.post_processor = processors.TemplateProcessing(
-        single=f"{bos}:0 $A:0", pair=f"{bos}:0 $A:0 {bos}:1 $B:1", special_tokens=[(bos, bos_id)]
-    )
+    escape = normalizers.Replace(" ", SPACE)
+    join = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    if pieces[processor.encode("a")[0]].startswith(SPACE):
+        fast.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), escape])
+        fast.decoder = decoders.Sequence([*join, decoders.Strip(content=" ", left=1, right=0)])
+    else:
+        fast.normalizer = escape
+        fast.decoder = decoders.Sequence(join)
+    if bos_id >= 0:
+        bos = pieces[bos_id]
+        fast.post_processor = processors.TemplateProcessing(
+            single=f"{bos}:0 $A:0", pair=f"{bos}:0 $A:0 {bos}:1 $B:1", special_tokens=[(bos, bos_id)]
+        )
     return fast
 
 
@@ -115,7 +91,3 @@ def _probes(processor: SentencePieceProcessor) -> Iterator[str]:
     pieces = [processor.id_to_piece(token_id).replace(SPACE, " ") for token_id in _normal_ids(processor)]
     for start in range(0, len(pieces), PROBE_PIECES):
         yield "".join(pieces[start : start + PROBE_PIECES])
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

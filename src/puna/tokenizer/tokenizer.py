@@ -1,80 +1,130 @@
-"""A SentencePiece tokenizer as Llama 2 uses it (§2.2): ids in, ids out, and no text ever becomes a control token."""
+"""The tokenizer of a model folder (§2.2): text to ids and back; no text ever becomes a control token."""
 
+import re
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
-from sentencepiece import SentencePieceProcessor
-
-from puna.core.errors import CheckpointError, DataError, ShapeError
-from puna.tokenizer.hugging_face import write_hugging_face
+from puna.core.errors import CheckpointError, DataError
+from puna.tokenizer.backend import check_ids
+from puna.tokenizer.chat_format import ChatFormat, Llama2Chat, chat_template, is_llama2_template
+from puna.tokenizer.chat_template import ChatTemplate
+from puna.tokenizer.guard import GuardedTokenizer
+from puna.tokenizer.json_backend import JsonBackend, n_ids
+from puna.tokenizer.sentencepiece_backend import SentencePieceBackend
+from puna.tokenizer.special_tokens import SideFiles, read_side_files, special_tokens
+from puna.tokenizer.template_chat import TemplateChat
+from puna.tokenizer.tokenizer_files import MODEL_FILE, TOKENIZER_JSON, write_imported, write_sentencepiece
 
 __all__ = ["Tokenizer"]
 
-MODEL_FILE = "tokenizer.model"
-
 
 class Tokenizer:
-    """Encodes and decodes text; made by `Tokenizer.load`.
+    """Encodes and decodes text, and renders dialogs by `chat`; made by `Tokenizer.load`.
 
-    Unknown characters fall back to UTF-8 bytes, so every text comes back from its ids unchanged, save that U+2581,
-    SentencePiece's own sign for a space, comes back as a space.
+    `decode(encode(text)) == text` holds for every Unicode string but for what a vocabulary itself folds:
+
+    - SentencePiece with Llama 2's settings (byte fallback, no normalization): U+2581, its sign for a space, comes back
+      as a space. Nothing else is lost; without byte fallback, characters without a piece are.
+    - a tokenizer.json of byte-level BPE: nothing is lost. One converted from SentencePiece: as above, and each byte
+      of a character that has no piece comes back as part of it.
+    - one with a normalizer of its own (lower case, NFKC): what that changes.
     """
 
-    def __init__(self, model: bytes, *, name: str = MODEL_FILE) -> None:
-        """Take the content of a tokenizer.model file; the name is for error messages."""
-        self._model = model
+    def __init__(self, backend: SentencePieceBackend | JsonBackend, files: SideFiles, *, name: str) -> None:
+        """Take a backend and what the files beside it say; the name is for error messages."""
+        self._backend = backend
+        self._files = files
         self._name = name
-        self._processor = _parse(model, name)
+        self._specials = special_tokens(files, backend, defaults=_defaults(backend))
+        self._controls = self._control_pieces()
+        backend.refuse_typed(self._controls)
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
-        """Read a tokenizer.model file, or the one in a folder.
+        """Read a tokenizer.model or a tokenizer.json, or the one in a folder, with the config files beside it.
+
+        Where a folder has both, tokenizer.model is read, unless tokenizer.json has more tokens, as when a chat model
+        added some.
 
         Raises:
             DataError: there is no such file.
-            CheckpointError: it is damaged, or no SentencePiece model.
+            CheckpointError: it is damaged, or not one.
         """
-        file = path / MODEL_FILE if path.is_dir() else path
-        if not file.is_file():
-            raise DataError(
-                where=str(path),
-                expected=f"a folder with {MODEL_FILE}, or such a file",
-                got="no such file",
-                fix="Check the path, or train a tokenizer first.",
-            )
-        return cls(file.read_bytes(), name=str(file))
+        file = _tokenizer_file(path)
+        content = file.read_bytes()
+        backend: SentencePieceBackend | JsonBackend
+        if file.suffix == ".json":
+            backend = JsonBackend(content, name=str(file))
+        else:
+            backend = SentencePieceBackend(content, name=str(file))
+        return cls(backend, read_side_files(file.parent), name=str(file))
 
     @property
     def vocab_size(self) -> int:
         """Number of ids, control and byte pieces included."""
-        return self._processor.vocab_size()
+        return self._backend.vocab_size
 
     @property
     def bos_id(self) -> int:
-        """Id of <s>."""
-        return self._processor.bos_id()
+        """Id of <s>, or what begins a text instead.
+
+        Raises:
+            CheckpointError: this tokenizer has none.
+        """
+        return self._role(self._specials.bos_id, "bos_token")
 
     @property
     def eos_id(self) -> int:
-        """Id of </s>."""
-        return self._processor.eos_id()
+        """Id of </s>, or what ends a text instead.
+
+        Raises:
+            CheckpointError: this tokenizer has none.
+        """
+        return self._role(self._specials.eos_id, "eos_token")
 
     @property
     def unk_id(self) -> int:
-        """Id of <unk>; byte fallback leaves it unused."""
-        return self._processor.unk_id()
+        """Id of <unk>; byte fallback leaves it unused.
+
+        Raises:
+            CheckpointError: this tokenizer has none.
+        """
+        return self._role(self._specials.unk_id, "unk_token")
+
+    @property
+    def has_bos(self) -> bool:
+        """Whether there is a token that begins a text."""
+        return self._specials.bos_id is not None
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Every id that ends an answer: the eos id, others that generation_config.json lists, the template's own."""
+        return self.chat.stop_ids
+
+    @cached_property
+    def chat(self) -> ChatFormat:
+        """How this tokenizer writes dialogs: by the model's own template, else Llama 2's format."""
+        source = self._files.chat_template
+        if source is None or is_llama2_template(source):
+            return Llama2Chat(self, stop_ids=self._specials.stop_ids)
+        variables = {f"{role}_token": piece for role, piece in self._role_pieces().items()}
+        template = ChatTemplate(source, name=self._name, variables=variables)
+        guarded = GuardedTokenizer(self._backend.fast.to_str(), self._controls)
+        return TemplateChat(template, guarded, stop_ids=self._specials.stop_ids)
 
     def encode(self, text: str, *, bos: bool = False, eos: bool = False) -> list[int]:
         """Token ids of the text; "<s>" typed in it is encoded letter by letter like any other text.
 
+        Args:
+            bos: Begin with the bos id, where the tokenizer has one.
+            eos: End with the eos id.
         Raises:
             DataError: the text holds half of a surrogate pair, which no UTF-8 file can.
         """
-        try:
-            token_ids = self._processor.encode(text)
-        except RuntimeError as error:
-            raise _text_error([text]) or error from None
-        return [self.bos_id] * bos + token_ids + [self.eos_id] * eos
+        opening = [self.bos_id] if bos and self.has_bos else []
+        closing = [self.eos_id] if eos else []
+        return [*opening, *self._backend.encode(text), *closing]
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """Token ids of each text, without <s> and </s>, on all cores.
@@ -82,11 +132,7 @@ class Tokenizer:
         Raises:
             DataError: as `encode`.
         """
-        batch = list(texts)
-        try:
-            return self._processor.encode(batch) if batch else []
-        except TypeError as error:
-            raise _text_error(batch) or error from None
+        return self._backend.encode_batch(list(texts))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids; control tokens vanish, and bytes that are no UTF-8 become U+FFFD.
@@ -94,63 +140,93 @@ class Tokenizer:
         Raises:
             ShapeError: an id lies outside the vocabulary.
         """
-        self._check(ids)
-        return self._processor.decode(list(ids))
+        check_ids(ids, self.vocab_size)
+        return self._backend.decode(list(ids))
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """The piece of each id as SentencePiece writes it: a space is U+2581, a byte <0x0A>.
+        """The piece of each id as the vocabulary has it: in SentencePiece a space is U+2581, a byte <0x0A>.
 
         Raises:
             ShapeError: an id lies outside the vocabulary.
         """
-        self._check(ids)
-        return [self._processor.id_to_piece(token_id) for token_id in ids]
+        check_ids(ids, self.vocab_size)
+        return [self._backend.piece(token_id) for token_id in ids]
 
     def save(self, folder: Path, *, max_seq_len: int) -> None:
-        """Write tokenizer.model and what other software reads: tokenizer.json and the configs with the chat template.
+        """Write tokenizer.model, what other software reads (tokenizer.json, its configs), and the chat template.
+
+        A tokenizer that came as a tokenizer.json alone has no tokenizer.model to write.
 
         Args:
             max_seq_len: The model's context in tokens, recorded for that software.
         Raises:
-            CheckpointError: the model is no BPE with Llama's normalizer, so tokenizer.json could not equal it.
+            CheckpointError: the SentencePiece model cannot be converted, so that tokenizer.json would not equal it.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        write_hugging_face(self._processor, folder, max_seq_len=max_seq_len, name=self._name)
-        (folder / MODEL_FILE).write_bytes(self._model)
+        template = self._files.chat_template or chat_template(self._controls)
+        config = {
+            **{f"{role}_token": piece for role, piece in self._role_pieces().items() if piece},
+            "model_max_length": max_seq_len,
+            "chat_template": template,
+        }
+        if isinstance(self._backend, JsonBackend):
+            write_imported(self._backend.content, self._files, config, folder)
+        else:
+            write_sentencepiece(self._backend, config, folder, name=self._name)
 
-    def _check(self, ids: Sequence[int]) -> None:
-        if len(ids) and not (min(ids) >= 0 and max(ids) < self.vocab_size):
-            raise ShapeError(
-                where="token ids",
-                expected=f"ids from 0 to {self.vocab_size - 1}",
-                got=f"{min(ids)} to {max(ids)}",
-                fix="Use the tokenizer that the model was trained with.",
+    def _role(self, token_id: int | None, role: str) -> int:
+        if token_id is None:
+            raise CheckpointError(
+                where=self._name,
+                expected=f"a tokenizer with a {role}",
+                got="one without",
+                fix=f"Name its {role} in tokenizer_config.json beside it.",
             )
+        return token_id
+
+    def _role_pieces(self) -> dict[str, str]:
+        """The piece of each role; empty where there is none."""
+        specials = self._specials
+        ids = {"bos": specials.bos_id, "eos": specials.eos_id, "unk": specials.unk_id}
+        return {role: "" if i is None else self._backend.piece(i) for role, i in ids.items()}
+
+    def _control_pieces(self) -> list[str]:
+        """Pieces that no text may become: special ones, those with a role, and markup the template writes."""
+        specials = self._specials
+        ids = [specials.bos_id, specials.eos_id, specials.unk_id, *specials.stop_ids]
+        with_role = [self._backend.piece(token_id) for token_id in ids if token_id is not None]
+        template = self._files.chat_template or ""
+        written = [
+            piece
+            for piece in self._backend.added_pieces
+            if piece in template
+            and re.search(r"[^\w\s]", piece)  # no letters or spaces that it holds by chance
+        ]
+        return list(dict.fromkeys([*with_role, *self._backend.special_pieces, *written]))
 
 
-def _parse(model: bytes, name: str) -> SentencePieceProcessor:
-    try:
-        processor = SentencePieceProcessor(model_proto=model) if model else None
-    except RuntimeError:
-        processor = None
-    if processor is None or min(processor.bos_id(), processor.eos_id(), processor.unk_id()) < 0:
-        raise CheckpointError(
-            where=name,
-            expected="a SentencePiece model with <s>, </s> and <unk>",
-            got=f"{len(model)} bytes that are not one",
-            fix="Restore the file, or train the tokenizer again.",
+def _tokenizer_file(path: Path) -> Path:
+    """The file itself, or the better of the two that a folder may hold."""
+    if not path.is_dir():
+        found = [path] if path.is_file() else []
+    else:
+        found = [path / name for name in (MODEL_FILE, TOKENIZER_JSON) if (path / name).is_file()]
+    if not found:
+        raise DataError(
+            where=str(path),
+            expected=f"a folder with {MODEL_FILE} or {TOKENIZER_JSON}, or such a file",
+            got="no such file",
+            fix="Check the path, or train a tokenizer first.",
         )
-    return processor
+    if len(found) == 1:
+        return found[0]
+    model, as_json = found
+    n_pieces = SentencePieceBackend(model.read_bytes(), name=str(model)).vocab_size
+    return as_json if (n_ids(as_json.read_bytes()) or 0) > n_pieces else model
 
 
-def _text_error(texts: Sequence[str]) -> DataError | None:
-    """Names the first text that is no valid Unicode; None when all are."""
-    for text in texts:
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            return DataError(
-                where=f"text {text[:60]!r}",
-                expected="valid Unicode",
-                got="an unpaired surrogate",
-                fix="Decode the input as UTF-8 with errors='replace'.",
-            )
-    return None
+def _defaults(backend: SentencePieceBackend | JsonBackend) -> dict[str, int]:
+    if isinstance(backend, JsonBackend):
+        return {}
+    processor = backend.processor
+    return {"bos": processor.bos_id(), "eos": processor.eos_id(), "unk": processor.unk_id()}
