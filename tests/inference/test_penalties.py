@@ -23,7 +23,9 @@ def test_presence_penalty_counts_the_response_once() -> None:
 
 def test_the_logits_given_stay_as_they_are() -> None:
     logits = torch.ones(1, 3)
-    penalize(logits, [np.array([0])], [np.array([1])], SamplingConfig(repetition_penalty=2, presence_penalty=1))
+    penalize(
+        logits, [np.array([0])], [np.array([1])], SamplingConfig(repetition_penalty=2, presence_penalty=1)
+    )
     assert logits.tolist() == [[1.0, 1.0, 1.0]]
 
 

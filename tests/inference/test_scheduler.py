@@ -114,9 +114,7 @@ TestScheduler.settings = settings(max_examples=40, stateful_step_count=25, deadl
 
 
 def scheduler_of(n_blocks: int, n_slots: int = 4, max_step_tokens: int = 64) -> Scheduler:
-    return Scheduler(
-        BlockPool(n_blocks), SlotTable.empty(n_slots, CONTEXT), max_step_tokens=max_step_tokens
-    )
+    return Scheduler(BlockPool(n_blocks), SlotTable.empty(n_slots, CONTEXT), max_step_tokens=max_step_tokens)
 
 
 def waiting(scheduler: Scheduler, *lengths: int) -> list[Sequence]:

@@ -12,7 +12,14 @@ import torch
 
 from puna.core.errors import ConfigError
 
-__all__ = ["available_cpus", "available_memory_bytes", "hardware", "peak_rss_bytes", "pick_device", "set_threads"]
+__all__ = [
+    "available_cpus",
+    "available_memory_bytes",
+    "hardware",
+    "peak_rss_bytes",
+    "pick_device",
+    "set_threads",
+]
 
 
 def available_cpus() -> int:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from puna.model.blockwise_attention import BLOCK_TOKENS, MASKED, round_up
 from puna.model.config import ModelConfig
-from puna.model.paged_cache import AttentionPlan, BlockGroup, Pairs, Span
+from puna.model.paged_cache import AttentionPlan, BlockGroup, Gathered, Pairs, Span
 
 __all__ = ["Heads", "Pieces", "pair_up", "plan_attention"]
 
@@ -75,7 +75,9 @@ class Heads:
             is_picky: Products of few rows sum in another order here: float32 on a CPU.
         """
         group = config.n_heads // config.n_kv_heads
-        return cls(config.n_heads, config.n_kv_heads, round_up(group, BATCHED_ROW_MULTIPLE) if is_picky else group)
+        return cls(
+            config.n_heads, config.n_kv_heads, round_up(group, BATCHED_ROW_MULTIPLE) if is_picky else group
+        )
 
     @property
     def group(self) -> int:
@@ -84,12 +86,21 @@ class Heads:
 
 
 def plan_attention(
-    pieces: Pieces, heads: Heads, *, n_rows: int, n_blocks: int, device: torch.device | str = "cpu"
+    pieces: Pieces,
+    heads: Heads,
+    *,
+    n_rows: int,
+    n_blocks: int,
+    device: torch.device | str = "cpu",
+    gathers: bool = False,
+    n_places: int = 1,
 ) -> AttentionPlan:
     """The plan of a step of `n_rows`: the pieces' tokens one after the other, then fillers.
 
     Args:
         n_blocks: Blocks of the pool.
+        gathers: Single tokens copy their blocks together; every longer piece is a span. For accelerators.
+        n_places: Blocks that a single token then copies at least.
     """
     starts, piece, positions = pieces.starts(), pieces.owners(), pieces.positions()
     block, offset = np.zeros((2, n_rows), dtype=np.int64)
@@ -97,7 +108,7 @@ def plan_attention(
     offset[: len(piece)] = positions % BLOCK_TOKENS
     kv_heads = np.arange(heads.n_kv_heads)
     key_rows = (block[:, None] * heads.n_kv_heads + kv_heads) * BLOCK_TOKENS + offset[:, None]
-    n_short = int((pieces.n_tokens < MIN_SPAN_TOKENS).sum())
+    n_short = int((pieces.n_tokens < (2 if gathers else MIN_SPAN_TOKENS)).sum())
     spans = [
         span
         for index in range(n_short, len(pieces))
@@ -110,12 +121,37 @@ def plan_attention(
         )
     ]
     n_single = int(starts[n_short]) if n_short < len(pieces) else len(piece)
-    pairs = None
+    singles: Pairs | Gathered | None = None
     if n_single:
-        tables = pieces.tables[piece[:n_single], : int(positions[:n_single].max()) // BLOCK_TOKENS + 1]
+        n_places = max(n_places if gathers else 1, int(positions[:n_single].max()) // BLOCK_TOKENS + 1)
+        tables = pieces.tables[piece[:n_single], :n_places]
         n_filled = n_rows if not spans else min(round_up(n_single, FILLED_MULTIPLE), n_rows)
-        pairs = pair_up(tables, positions[:n_single], heads, n_tokens=n_filled, n_pool=n_blocks, device=device)
-    return AttentionPlan(torch.from_numpy(key_rows.reshape(-1)).to(device), tuple(spans), pairs)
+        if gathers:
+            singles = _gather(tables, positions[:n_single], n_filled, n_places, device)
+        else:
+            singles = pair_up(
+                tables, positions[:n_single], heads, n_tokens=n_filled, n_pool=n_blocks, device=device
+            )
+    return AttentionPlan(torch.from_numpy(key_rows.reshape(-1)).to(device), tuple(spans), singles)
+
+
+def _gather(
+    tables: NDArray[np.int64],
+    positions: NDArray[np.int64],
+    n_tokens: int,
+    n_places: int,
+    device: torch.device | str,
+) -> Gathered:
+    """Every single token's blocks, filled up to one size."""
+    all_tables = np.zeros((n_tokens, n_places), dtype=np.int64)
+    all_tables[: len(tables), : tables.shape[1]] = tables
+    mask = np.full((n_tokens, 1, 1, n_places * BLOCK_TOKENS), np.float32(MASKED))
+    mask[: len(positions), 0, 0] = _mask(positions, n_places)
+    return Gathered(
+        n_tokens=len(positions),
+        tables=torch.from_numpy(all_tables).to(device),
+        mask=torch.from_numpy(mask).to(device),
+    )
 
 
 def _spans(
@@ -201,7 +237,9 @@ def pair_up(
         stride[at], is_absent[at] = m, False
         n_rows += len(query)
     first_row[is_absent] = n_rows
-    rows = first_row[..., None, None] + stride[..., None, None] * kv_head + in_group  # (token, place, kv_head, group)
+    rows = (
+        first_row[..., None, None] + stride[..., None, None] * kv_head + in_group
+    )  # (token, place, kv_head, group)
     part_rows = torch.from_numpy(rows).to(device).view(n_tokens, n_places, heads.n_heads)
     mask = np.full((n_tokens, 1, n_places * BLOCK_TOKENS), np.float32(MASKED))
     mask[: len(positions), 0] = _mask(positions, n_places)
@@ -231,7 +269,7 @@ class _Chunk:
 
 
 def _own_chunks(block: NDArray[np.int64], alone: NDArray[np.int64], n_pool: int) -> list[_Chunk]:
-    """Blocks with one reader: as many of the pool's first blocks as are mostly such, as they lie; copies of the rest."""
+    """Blocks with one reader: the pool's first ones as they lie while most of them are such; copies of the rest."""
     own = np.sort(block[alone])
     is_mostly_own = 2 * np.arange(1, len(own) + 1) >= own + 1
     n_dense = int(own[is_mostly_own][-1]) + 1 if is_mostly_own.any() else 0

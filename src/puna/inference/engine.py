@@ -15,11 +15,12 @@ from torch import Tensor
 
 from puna.core.errors import ShapeError
 from puna.core.progress import Reporter, quiet
+from puna.core.records import FinishReason
 from puna.inference.attention_plan import Pieces
 from puna.inference.block_pool import BlockPool
 from puna.inference.logprobs import gather_logprobs
 from puna.inference.penalties import penalize
-from puna.inference.request import Completion, FinishReason, Request, TokenEvent
+from puna.inference.request import Completion, Request, TokenEvent
 from puna.inference.runner import Runner, pool_blocks
 from puna.inference.sampling import NOISE_TOKENS, SamplingConfig, noise_chunk, sample_tokens
 from puna.inference.scheduler import Batch, Scheduler, n_blocks_for
@@ -109,7 +110,9 @@ class Engine:
 
     def run(self, requests: Sequence[Request], *, reporter: Reporter | None = None) -> list[Completion]:
         """The completions of these requests, in their order; equal prompts are brought together."""
-        order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt), tuple(requests[i].prompt)))
+        order = sorted(
+            range(len(requests)), key=lambda i: (len(requests[i].prompt), tuple(requests[i].prompt))
+        )
         place_of = {self.submit(requests[index]): index for index in order}
         completions: dict[int, Completion] = {}
         with (reporter or quiet()).track("Generating", total=len(requests), unit="sample") as progress:
@@ -345,9 +348,7 @@ class Engine:
         )
         pool, slots = BlockPool(n_blocks), SlotTable.empty(n_slots, config.max_seq_len)
         scheduler = Scheduler(pool, slots, max_step_tokens=self._max_step_tokens)
-        runner = Runner(
-            self.model, n_blocks=n_blocks, dtype=dtype, has_int8_weights=self._has_int8_weights
-        )
+        runner = Runner(self.model, n_blocks=n_blocks, dtype=dtype, has_int8_weights=self._has_int8_weights)
         self._made = _State(runner, pool, slots, scheduler)
         return self._made
 

@@ -30,7 +30,9 @@ class Projection(nn.Module):
 
     def __init__(self, *weights: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
-        joined = torch.cat([weight.detach() for weight in weights]) if len(weights) > 1 else weights[0].detach()
+        joined = (
+            torch.cat([weight.detach() for weight in weights]) if len(weights) > 1 else weights[0].detach()
+        )
         self.register_buffer("weight", joined.to(dtype), persistent=False)
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch outer"]:

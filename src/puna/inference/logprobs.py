@@ -22,7 +22,9 @@ def gather_logprobs(
     return wide.gather(-1, tokens[..., None]).squeeze(-1) - wide.logsumexp(-1)
 
 
-def right_padded_hidden(model: Transformer, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
+def right_padded_hidden(
+    model: Transformer, tokens: Int[Tensor, "batch seq"]
+) -> Float[Tensor, "batch seq dim"]:
     """The states of whole rows, with the engine's bits in float32 on a CPU: its products have full rows too.
 
     Right padding is harmless: causality keeps it out of the real tokens' states.

@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
+from puna.core.records import FinishReason
 from puna.inference.sampling import SamplingConfig
 
-__all__ = ["Completion", "FinishReason", "Request", "TokenEvent", "TopLogprobs"]
-
-FinishReason = Literal["eos", "length", "stop", "cancelled"]
+__all__ = ["Completion", "Request", "TokenEvent", "TopLogprobs"]
 
 TopLogprobs = list[tuple[int, float]]
 """The likeliest tokens with their log-probabilities in nats, likeliest first."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from puna.core.devices import available_memory_bytes
 from puna.core.errors import ConfigError
 from puna.inference.attention_plan import Heads, Pieces, plan_attention
+from puna.inference.cuda_graphs import DecodeGraphs, decode_bucket
 from puna.inference.weights import compute_dtype, inference_model, weights_stamp
 from puna.model.accounting import kv_cache_bytes
 from puna.model.blockwise_attention import BLOCK_TOKENS, ROW_MULTIPLE, round_up
@@ -42,9 +43,7 @@ def pool_blocks(
         ConfigError: the memory does not hold one block beside the one for fillers.
     """
     wanted = 1 + n_slots * -(-config.max_seq_len // BLOCK_TOKENS)
-    block_bytes = kv_cache_bytes(
-        config, batch_size=1, seq_len=BLOCK_TOKENS, bytes_per_number=dtype.itemsize
-    )
+    block_bytes = kv_cache_bytes(config, batch_size=1, seq_len=BLOCK_TOKENS, bytes_per_number=dtype.itemsize)
     allowed = cache_bytes
     if allowed is None:
         allowed = int(MEMORY_FRACTION[device.type] * available_memory_bytes(device))
@@ -71,8 +70,7 @@ class Runner:
         is_picky = dtype == torch.float32 and self.device.type == "cpu"
         self._heads = Heads.of(model.config, is_picky=is_picky)
         self._widest = max(model.config.dim, model.config.hidden_dim)
-        self._stamp = weights_stamp(model)
-        self.model = inference_model(model, dtype, has_int8_weights=has_int8_weights)
+        self._renew()
 
     def is_current(self) -> bool:
         """Whether the weights are those the cache was filled with, and the products' dtype is the same."""
@@ -82,9 +80,13 @@ class Runner:
         """Take the weights as they now are; False if their dtype or shape needs a new cache."""
         if self.dtype != compute_dtype(self.trained):
             return False
+        self._renew()
+        return True
+
+    def _renew(self) -> None:
         self._stamp = weights_stamp(self.trained)
         self.model = inference_model(self.trained, self.dtype, has_int8_weights=self._has_int8_weights)
-        return True
+        self._graphs = DecodeGraphs(self.model, self.cache) if self.device.type == "cuda" else None
 
     def hidden(
         self, tokens: NDArray[np.int64], pieces: Pieces, copies: tuple[list[int], list[int]]
@@ -98,15 +100,30 @@ class Runner:
         if copies[0]:
             self.cache.copy_blocks(torch.tensor(copies[0]), torch.tensor(copies[1]))
         n_tokens = len(tokens)
-        n_rows = fill_rows(n_tokens, self.dtype, widest=self._widest)
-        self.cache.plan = plan_attention(
-            pieces, self._heads, n_rows=n_rows, n_blocks=self.cache.n_blocks, device=self.device
+        is_decode = self._graphs is not None and n_tokens == len(pieces)
+        if is_decode:
+            n_seen = int(pieces.first_positions.max()) // BLOCK_TOKENS + 1
+            n_rows, n_places = decode_bucket(n_tokens, n_seen)
+        else:
+            n_rows, n_places = fill_rows(n_tokens, self.dtype, widest=self._widest), 1
+        plan = plan_attention(
+            pieces,
+            self._heads,
+            n_rows=n_rows,
+            n_blocks=self.cache.n_blocks,
+            device=self.device,
+            gathers=self.device.type != "cpu",
+            n_places=n_places,
         )
         filled = np.zeros((2, n_rows), dtype=np.int64)
         filled[0, :n_tokens], filled[1, :n_tokens] = tokens, pieces.positions()
         rows = torch.from_numpy(filled).to(self.device)[:, :, None]
         with torch.autocast(self.device.type, enabled=False):
-            hidden = self.model.hidden(rows[0], positions=rows[1], cache=self.cache)
+            if is_decode and self._graphs is not None:
+                hidden = self._graphs.hidden(rows, plan)
+            else:
+                self.cache.plan = plan
+                hidden = self.model.hidden(rows[0], positions=rows[1], cache=self.cache)
         return hidden[:n_tokens, 0]
 
     def logits(self, hidden: Float[Tensor, "token dim"]) -> Float[Tensor, "token vocab"]:

@@ -27,9 +27,10 @@ def weights_stamp(model: nn.Module) -> tuple[tuple[int, int], ...]:
 def inference_model(model: Transformer, dtype: torch.dtype, *, has_int8_weights: bool = False) -> Transformer:
     """The model that generates: with fused copies of its weights where that pays, else the model itself.
 
-    Copies pay on a CPU in bfloat16 (fewer and larger products, no cast a step), and where the weights become 8 bits.
+    Copies pay on a CPU in bfloat16 (fewer and larger products), under autocast (no cast a step), and where the weights
+    become 8 bits.
     """
-    is_on_cpu = model.tok_embeddings.weight.device.type == "cpu"
-    if has_int8_weights or (is_on_cpu and dtype == torch.bfloat16):
+    weight = model.tok_embeddings.weight
+    if has_int8_weights or dtype != weight.dtype or (weight.device.type, dtype) == ("cpu", torch.bfloat16):
         return FusedTransformer(model, dtype=dtype, has_int8_weights=has_int8_weights)
     return model

@@ -77,7 +77,9 @@ def attend_blocks(
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     n_keys, head_dim = k.shape[2:]
-    grouped = (q * head_dim**-0.5).reshape(q.shape[0], k.shape[1], -1, head_dim)  # (batch, kv_head, row, head_dim)
+    grouped = (q * head_dim**-0.5).reshape(
+        q.shape[0], k.shape[1], -1, head_dim
+    )  # (batch, kv_head, row, head_dim)
     scores = (grouped @ k.transpose(2, 3)).view(*q.shape[:3], n_keys)
     probs = (scores + mask).softmax(dim=-1, dtype=torch.float32).type_as(v).view(*grouped.shape[:3], n_keys)
     blocks = range(0, n_keys, BLOCK_TOKENS)

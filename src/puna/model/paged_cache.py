@@ -17,7 +17,7 @@ from puna.model.blockwise_attention import BLOCK_TOKENS, attend_blocks
 from puna.model.config import ModelConfig
 from puna.model.kv_cache import KVCache
 
-__all__ = ["AttentionPlan", "BlockGroup", "PagedCache", "Pairs", "Span"]
+__all__ = ["AttentionPlan", "BlockGroup", "Gathered", "PagedCache", "Pairs", "Span"]
 
 CACHE_LINE_BYTES = 64
 
@@ -64,13 +64,24 @@ class Pairs:
 
 
 @dataclass(frozen=True, slots=True)
+class Gathered:
+    """Single tokens on an accelerator: each one's blocks are copied together; shapes depend on the sizes only."""
+
+    n_tokens: int
+    """The step's first rows; rows of the tables beyond these are fillers."""
+    tables: Int[Tensor, "token place"]
+    mask: Float[Tensor, "token 1 1 key"]
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionPlan:
     """Who sees what in one step."""
 
     key_rows: Int[Tensor, " row"]
     """(token, kv_head): which row of (block, kv_head, offset) its key and value go to."""
     spans: tuple[Span, ...]
-    pairs: Pairs | None
+    singles: Pairs | Gathered | None
+    """The tokens that are in no span."""
 
 
 class PagedCache(KVCache):
@@ -108,14 +119,15 @@ class PagedCache(KVCache):
         for buffer, new in ((keys, k), (values, v)):
             buffer.view(-1, new.shape[3]).index_copy_(0, plan.key_rows, new.flatten(0, 2).to(buffer.dtype))
         rows = q.squeeze(1)
-        if plan.pairs is not None and not plan.spans:
-            return _attend_pairs(rows, keys, values, plan.pairs).flatten(1)[:, None]
+        singles = plan.singles
+        if singles is not None and not plan.spans:
+            return _attend_singles(rows, keys, values, singles).flatten(1)[:, None]
         out = rows.new_zeros(rows.shape)
         for span in plan.spans:
             out[span.start : span.end] = _attend_span(rows, keys, values, span)
-        if plan.pairs is not None:
-            n_filled, n_tokens = len(plan.pairs.mask), plan.pairs.n_tokens
-            out[:n_tokens] = _attend_pairs(rows[:n_filled], keys, values, plan.pairs)[:n_tokens]
+        if singles is not None:
+            attended = _attend_singles(rows[: len(singles.mask)], keys, values, singles)
+            out[: singles.n_tokens] = attended[: singles.n_tokens]
         return out.flatten(1)[:, None]
 
 
@@ -136,7 +148,25 @@ def _attend_span(rows: Tensor, keys: Tensor, values: Tensor, span: Span) -> Tens
     """One sequence's neighbouring tokens, as one dense product."""
     q = rows[span.start : span.end].transpose(0, 1)[None]  # (1, head, query, head_dim)
     k, v = (x.index_select(0, span.blocks).transpose(0, 1).flatten(1, 2)[None] for x in (keys, values))
-    return attend_blocks(q, k, v, span.mask)[0].transpose(0, 1)
+    if q.device.type == "cpu":
+        return attend_blocks(q, k, v, span.mask)[0].transpose(0, 1)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=span.mask.type_as(q), enable_gqa=True)
+    return out[0].transpose(0, 1)
+
+
+def _attend_singles(rows: Tensor, keys: Tensor, values: Tensor, singles: Pairs | Gathered) -> Tensor:
+    if isinstance(singles, Pairs):
+        return _attend_pairs(rows, keys, values, singles)
+    n_tokens, n_places = singles.tables.shape
+    k, v = (
+        x.index_select(0, singles.tables.flatten())
+        .unflatten(0, (n_tokens, n_places))
+        .transpose(1, 2)
+        .flatten(2, 3)
+        for x in (keys, values)
+    )  # (token, kv_head, key, head_dim)
+    mask = singles.mask.type_as(rows)
+    return F.scaled_dot_product_attention(rows[:, :, None], k, v, attn_mask=mask, enable_gqa=True)[:, :, 0]
 
 
 def _attend_pairs(rows: Tensor, keys: Tensor, values: Tensor, pairs: Pairs) -> Tensor:

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from puna.core.errors import ShapeError
-from puna.model.blockwise_attention import full_rows
 from puna.model.attention import Attention, attention_mask
+from puna.model.blockwise_attention import full_rows
 from puna.model.config import ModelConfig
 from puna.model.feed_forward import FeedForward
 from puna.model.init import init_weights
@@ -63,7 +63,7 @@ class Transformer(nn.Module):
         self,
         tokens: Int[Tensor, "batch seq"],
         *,
-        positions: Int[Tensor, "batch seq"] | None = None,
+        positions: Int[Tensor, "batch_or_1 seq"] | None = None,
         document_ids: Int[Tensor, "batch seq"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
