@@ -186,6 +186,11 @@ class Engine:
         return len(self._live)
 
     @property
+    def n_running(self) -> int:
+        """Requests that hold a slot."""
+        return len(self._made.scheduler.running) if self._made else 0
+
+    @property
     def n_preemptions(self) -> int:
         """Times a running request gave its blocks to others, so far."""
         return self._made.scheduler.n_preemptions if self._made else 0
@@ -228,7 +233,7 @@ class Engine:
         slots.tokens[at, place], slots.logprobs[at, place] = tokens, logprobs.float().cpu().numpy()
         slots.n_tokens[at] += 1
         n_drawn += 1
-        for index in np.flatnonzero(n_drawn % NOISE_TOKENS == 0):
+        for index in np.flatnonzero(n_drawn % NOISE_TOKENS == 0).tolist():
             slots.noise[at[index]] = noise_chunk(drawn[index].request.seed, int(n_drawn[index]))
         is_eos = tokens == self.tokenizer.eos_id
         has_ended = is_eos | (slots.n_tokens[at] >= slots.n_limit[at])

@@ -6,6 +6,7 @@ them anew when the model's have changed.
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -16,7 +17,7 @@ from puna.inference.quantize import Int8Projection
 from puna.model.attention import Attention
 from puna.model.blockwise_attention import full_rows
 from puna.model.feed_forward import FeedForward
-from puna.model.transformer import Transformer
+from puna.model.transformer import Transformer, TransformerBlock
 
 __all__ = ["FusedTransformer", "Projection"]
 
@@ -27,6 +28,8 @@ Projector = Callable[..., nn.Module]
 
 class Projection(nn.Module):
     """Some linear layers of one input, in one product; the output has the weight's dtype."""
+
+    weight: Tensor
 
     def __init__(self, *weights: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
@@ -48,7 +51,7 @@ class FusedAttention(Attention):
         self.layer, self.head_dim = trained.layer, trained.head_dim
         self.sizes = [w.weight.shape[0] for w in (trained.wq, trained.wk, trained.wv)]
         self.wqkv = project(trained.wq.weight, trained.wk.weight, trained.wv.weight)
-        self.wo = project(trained.wo.weight)
+        self.add_module("wo", project(trained.wo.weight))
 
     def project(self, x: Float[Tensor, "batch seq dim"]) -> tuple[Tensor, ...]:
         """Queries, keys and values, heads side by side."""
@@ -61,7 +64,7 @@ class FusedFeedForward(FeedForward):
     def __init__(self, trained: FeedForward, project: Projector) -> None:
         nn.Module.__init__(self)
         self.w13 = project(trained.w1.weight, trained.w3.weight)
-        self.w2 = project(trained.w2.weight)
+        self.add_module("w2", project(trained.w2.weight))
 
     def forward(self, x: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
         """Widen, gate, narrow."""
@@ -77,12 +80,14 @@ class FusedTransformer(Transformer):
             super().__init__(trained.config)
         project = partial(Int8Projection if has_int8_weights else Projection, dtype=dtype)
         self.tok_embeddings, self.norm = trained.tok_embeddings, trained.norm
-        for block, source in zip(self.layers, trained.layers, strict=True):
-            block.attention_norm, block.ffn_norm = source.attention_norm, source.ffn_norm
-            block.attention = FusedAttention(source.attention, project)
-            block.feed_forward = FusedFeedForward(source.feed_forward, project)
+        for index, block in enumerate(trained.layers):
+            source = cast(TransformerBlock, block)
+            fused = cast(TransformerBlock, self.layers[index])
+            fused.attention_norm, fused.ffn_norm = source.attention_norm, source.ffn_norm
+            fused.attention = FusedAttention(source.attention, project)
+            fused.feed_forward = FusedFeedForward(source.feed_forward, project)
         head = trained.tok_embeddings if trained.config.tie_embeddings else trained.output
-        self.output = project(head.weight)
+        self.add_module("output", project(head.weight))
 
     def logits(self, hidden: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         """Unnormalized log-probabilities of the next token, in float32."""

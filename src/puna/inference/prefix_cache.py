@@ -60,7 +60,8 @@ class PrefixCache:
 
     def match(self, tokens: Sequence[int]) -> Match:
         """The longest known beginning of a prompt, short of its last token, whose state is always computed."""
-        node, blocks = self._root, []
+        node = self._root
+        blocks: list[int] = []
         for start in range(0, len(tokens), BLOCK_TOKENS):
             child = node.children.get(tuple(tokens[start : start + BLOCK_TOKENS]))
             if child is None:

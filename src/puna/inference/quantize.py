@@ -30,6 +30,9 @@ def quantize_rows(
 class Int8Projection(nn.Module):
     """Some linear layers of one input, in one product, from 8-bit weights; the output has the compute dtype."""
 
+    weight: Tensor
+    scales: Tensor
+
     def __init__(self, *weights: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
         quantized = [quantize_rows(weight.detach()) for weight in weights]

@@ -151,9 +151,9 @@ class Scheduler:
         fresh = []
         for place in range(len(shared), len(shared) + n_new):
             is_whole = (place + 1) * BLOCK_TOKENS <= n_prompt and tail is None
-            block = pool.take(for_prompt=is_whole)
-            assert block is not None, "available blocks were counted"
-            fresh.append(block)
+            taken = pool.take(for_prompt=is_whole)
+            assert taken is not None, "available blocks were counted"
+            fresh.append(taken)
         if tail is not None:
             self._copies[0].append(tail)
             self._copies[1].append(fresh[0])
