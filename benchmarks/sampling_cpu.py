@@ -153,6 +153,7 @@ def main() -> None:
     options.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "puna-benchmarks")
     options.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     options.add_argument("--skip", action="append", default=[], help="a figure to leave out")
+    options.add_argument("--warmups", type=int, default=1, help="rounds before those that count")
     given = options.parse_args()
     folder = str(given.model or _random_model(given.cache / "smollm2-135m-random"))
     skip = tuple(given.skip)
@@ -160,7 +161,7 @@ def main() -> None:
         "puna": partial(ours, folder, given.threads, skip),
         "transformers": partial(transformers_, folder, given.threads, skip),
     }
-    values = interleaved(sides, rounds=given.rounds)
+    values = interleaved(sides, rounds=given.rounds, warmups=given.warmups)
     for side, found in values.items():
         print(side, {name: [round(v, 1) for v in rounds] for name, rounds in found.items()}, file=sys.stderr)
     figures = [

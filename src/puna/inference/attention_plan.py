@@ -29,7 +29,8 @@ BATCHED_ROW_MULTIPLE = 4
 another order."""
 
 OWN_MULTIPLE, SHARED_MULTIPLE = 32, 8
-"""Numbers of blocks are filled up to these: oneDNN compiles and keeps a kernel for every size."""
+"""Numbers of blocks are filled up to these: oneDNN compiles and keeps a kernel for every size. Fewer own blocks than
+OWN_MULTIPLE are filled up to a power of two: a single sequence should not pay for a crowd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,12 +269,20 @@ class _Chunk:
     """Of each pair: its place among the block's readers."""
 
 
+def _filled(n_blocks: int) -> int:
+    return (
+        round_up(n_blocks, OWN_MULTIPLE)
+        if n_blocks > OWN_MULTIPLE // 2
+        else 1 << max(n_blocks - 1, 0).bit_length()
+    )
+
+
 def _own_chunks(block: NDArray[np.int64], alone: NDArray[np.int64], n_pool: int) -> list[_Chunk]:
     """Blocks with one reader: the pool's first ones as they lie while most of them are such; copies of the rest."""
     own = np.sort(block[alone])
     is_mostly_own = 2 * np.arange(1, len(own) + 1) >= own + 1
     n_dense = int(own[is_mostly_own][-1]) + 1 if is_mostly_own.any() else 0
-    n_dense = min(round_up(n_dense, OWN_MULTIPLE), n_pool)
+    n_dense = min(_filled(n_dense), n_pool)
     chunks = []
     inside = alone[block[alone] < n_dense]
     if len(inside):
@@ -281,7 +290,7 @@ def _own_chunks(block: NDArray[np.int64], alone: NDArray[np.int64], n_pool: int)
         chunks.append(_Chunk(np.arange(n_dense), True, 1, inside, where, np.zeros_like(where)))
     outside = alone[block[alone] >= n_dense]
     if len(outside):
-        blocks = np.zeros(round_up(len(outside), OWN_MULTIPLE), dtype=np.int64)
+        blocks = np.zeros(_filled(len(outside)), dtype=np.int64)
         blocks[: len(outside)] = block[outside]
         where = np.arange(len(outside))
         chunks.append(_Chunk(blocks, False, 1, outside, where, np.zeros_like(where)))

@@ -17,6 +17,7 @@ from puna.inference.quantize import Int8Projection
 from puna.model.attention import Attention
 from puna.model.blockwise_attention import full_rows
 from puna.model.feed_forward import FeedForward
+from puna.model.rope import Rotation, rotate
 from puna.model.transformer import Transformer, TransformerBlock
 
 __all__ = ["FusedTransformer", "Projection"]
@@ -49,13 +50,15 @@ class FusedAttention(Attention):
     def __init__(self, trained: Attention, project: Projector) -> None:
         nn.Module.__init__(self)
         self.layer, self.head_dim = trained.layer, trained.head_dim
-        self.sizes = [w.weight.shape[0] for w in (trained.wq, trained.wk, trained.wv)]
+        self.sizes = [w.weight.shape[0] // trained.head_dim for w in (trained.wq, trained.wk, trained.wv)]
         self.wqkv = project(trained.wq.weight, trained.wk.weight, trained.wv.weight)
         self.add_module("wo", project(trained.wo.weight))
 
-    def project(self, x: Float[Tensor, "batch seq dim"]) -> tuple[Tensor, ...]:
-        """Queries, keys and values, heads side by side."""
-        return self.wqkv(x).split(self.sizes, dim=-1)
+    def project(self, x: Float[Tensor, "batch seq dim"], angles: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values; the first two turned to their positions, together."""
+        heads = self.wqkv(x).unflatten(-1, (-1, self.head_dim))
+        q, k = rotate(heads[:, :, : sum(self.sizes[:2])], angles).split(self.sizes[:2], dim=2)
+        return q, k, heads[:, :, sum(self.sizes[:2]) :]
 
 
 class FusedFeedForward(FeedForward):

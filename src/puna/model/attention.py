@@ -97,13 +97,19 @@ class Attention(nn.Module):
         cache: KVCache | None,
     ) -> Float[Tensor, "batch seq dim"]:
         """Attend to this call's tokens and to the cached ones."""
-        q, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in self.project(x))
-        q, k = rotate(q, angles), rotate(k, angles)
+        q, k, v = self.project(x, angles)
         if isinstance(cache, PagedCache):
             return self.wo(cache.attend(self.layer, q, k, v))
         keys, values = cache.store(self.layer, k, v) if cache else (k.transpose(1, 2), v.transpose(1, 2))
         return self.wo(attend(q.transpose(1, 2), keys, values, mask).transpose(1, 2).flatten(2))
 
-    def project(self, x: Float[Tensor, "batch seq dim"]) -> tuple[Tensor, ...]:
-        """Queries, keys and values, heads side by side."""
-        return self.wq(x), self.wk(x), self.wv(x)
+    def project(
+        self, x: Float[Tensor, "batch seq dim"], angles: Rotation
+    ) -> tuple[
+        Float[Tensor, "batch seq head head_dim"],
+        Float[Tensor, "batch seq kv_head head_dim"],
+        Float[Tensor, "batch seq kv_head head_dim"],
+    ]:
+        """Queries, keys and values; the first two turned to their positions."""
+        q, k, v = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
+        return rotate(q, angles), rotate(k, angles), v
