@@ -137,6 +137,9 @@ def test_a_text_longer_than_the_whole_cache_is_refused_by_name(tokenizer: TextTo
     long = SamplingConfig(temperature=0, max_new_tokens=100)
     with pytest.raises(ShapeError, match="request 0: expected at most 128 tokens, prompt and response"):
         engine.submit(Request(prompt=[1] * 29, sampling=long, seed=0))
+    with pytest.raises(ShapeError, match="at most 128 tokens"):
+        engine.run([Request(prompt=[1] * n, sampling=long, seed=0) for n in (1, 29)])
+    assert engine.n_live == 0
     assert len(engine.run([Request(prompt=[1] * 28, sampling=long, seed=0)])[0].token_ids) <= 100
 
 

@@ -39,7 +39,7 @@ class DecodeGraphs:
 
     def __init__(self, model: Transformer, cache: PagedCache) -> None:
         self._model, self._cache = model, cache
-        self._recorded: dict[tuple[int, int], _Recorded] = {}
+        self._recorded: dict[tuple[int, ...], _Recorded] = {}
 
     def hidden(self, rows: Int[Tensor, "two token 1"], plan: AttentionPlan) -> Float[Tensor, "token 1 dim"]:
         """States of a step of single tokens: their ids and positions, by the plan."""

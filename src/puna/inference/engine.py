@@ -109,20 +109,26 @@ class Engine:
         return self.run(requests, reporter=reporter)
 
     def run(self, requests: Sequence[Request], *, reporter: Reporter | None = None) -> list[Completion]:
-        """The completions of these requests, in their order; equal prompts are brought together."""
+        """The completions of these requests, in their order; if one is refused or an error comes, none is left behind."""
         order = sorted(
             range(len(requests)), key=lambda i: (len(requests[i].prompt), tuple(requests[i].prompt))
         )
-        place_of = {self.submit(requests[index]): index for index in order}
+        place_of: dict[int, int] = {}
         completions: dict[int, Completion] = {}
-        with (reporter or quiet()).track("Generating", total=len(requests), unit="sample") as progress:
-            while len(completions) < len(requests):
-                ended = [event for event in self.step() if event.completion is not None]
-                for event in ended:
-                    if event.request_id in place_of and event.completion is not None:
-                        completions[place_of[event.request_id]] = event.completion
-                if ended:
-                    progress.advance(len(ended))
+        try:
+            for index in order:
+                place_of[self.submit(requests[index])] = index
+            with (reporter or quiet()).track("Generating", total=len(requests), unit="sample") as progress:
+                while len(completions) < len(requests):
+                    before = len(completions)
+                    for event in self.step():
+                        if event.completion is not None and event.request_id in place_of:
+                            completions[place_of[event.request_id]] = event.completion
+                    if len(completions) > before:
+                        progress.advance(len(completions) - before)
+        finally:
+            for request_id in place_of:
+                self.cancel(request_id)
         return [completions[index] for index in range(len(requests))]
 
     def stream(self, request: Request) -> Iterator[TokenEvent]:
