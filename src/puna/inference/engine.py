@@ -109,7 +109,7 @@ class Engine:
         return self.run(requests, reporter=reporter)
 
     def run(self, requests: Sequence[Request], *, reporter: Reporter | None = None) -> list[Completion]:
-        """The completions of these requests, in their order; if one is refused or an error comes, none is left behind."""
+        """The completions of these requests, in their order; if one is refused, none is left behind."""
         order = sorted(
             range(len(requests)), key=lambda i: (len(requests[i].prompt), tuple(requests[i].prompt))
         )
