@@ -70,6 +70,19 @@ def test_text_alone_is_printed_without_json(say, world: dict[str, Path]) -> None
     assert said.stdout == f"{sample['text']}\n"
 
 
+def test_the_other_settings_reach_the_engine(say, world: dict[str, Path]) -> None:
+    asked = (world["model"], "--prompt", "moo", "--temperature", 1.0, "--seed", 3)
+    greedy = samples(say, world["model"], "--prompt", "moo")
+    assert samples(say, *asked, "--top-k", 1)[0]["token_ids"] == greedy[0]["token_ids"]
+    penalized = samples(say, world["model"], "--prompt", "moo", "--repetition-penalty", 1e6)
+    assert len(set(penalized[0]["token_ids"])) == len(penalized[0]["token_ids"])
+    text = greedy[0]["text"]
+    (stopped,) = samples(say, world["model"], "--prompt", "moo", "--stop", text[1:3])
+    assert stopped["finish_reason"] == "stop"
+    assert stopped["text"] == text[: text.find(text[1:3])].strip()
+    assert samples(say, world["model"], "--prompt", "moo", "--quantize", "int8")[0]["token_ids"]
+
+
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Standard input to fill."""

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
@@ -14,7 +14,8 @@ from puna.core.devices import pick_device, set_threads
 from puna.core.errors import ConfigError
 from puna.core.records import Message, Prompt, read_records
 from puna.core.seeding import derive_seed
-from puna.inference.engine import Completion, Engine
+from puna.inference.engine import Engine
+from puna.inference.request import Completion, Request
 from puna.inference.sampling import SamplingConfig
 from puna.model.checkpoint import load_model
 from puna.tokenizer.chat_format import Refusal, render_prompt
@@ -26,6 +27,19 @@ ModelArgument = Annotated[Path, typer.Argument(help="A model folder.")]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
 TopP = Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Nucleus sampling.")]
+TopK = Annotated[int | None, typer.Option("--top-k", min=1, help="Draw from the K likeliest tokens only.")]
+RepetitionPenalty = Annotated[
+    float, typer.Option("--repetition-penalty", help="Above 1: what was said already becomes less likely.")
+]
+PresencePenalty = Annotated[
+    float, typer.Option("--presence-penalty", help="Taken from the logits of tokens in the answer so far.")
+]
+Stop = Annotated[
+    list[str] | None, typer.Option("--stop", help="End the answer before this text; may be repeated.")
+]
+Quantize = Annotated[
+    Literal["none", "int8"], typer.Option("--quantize", help="int8: compute from 8-bit weights.")
+]
 
 REFUSALS = {"special_tags": "special tags are not allowed in the prompt"}
 """Reason code to words."""
@@ -37,11 +51,13 @@ def register(app: typer.Typer) -> None:
     app.command()(chat)
 
 
-def load_engine(folder: Path) -> tuple[Engine, Tokenizer]:
-    """A model folder as an engine on the best device, and its tokenizer."""
-    model = load_model(folder, dtype=torch.float32, device=str(pick_device("auto")))
+def load_engine(folder: Path, *, quantize: Literal["none", "int8"] = "none") -> tuple[Engine, Tokenizer]:
+    """A model folder as an engine on the best device, and its tokenizer; 8-bit weights compute in bfloat16."""
+    is_int8 = quantize == "int8"
+    dtype = torch.bfloat16 if is_int8 else torch.float32
+    model = load_model(folder, dtype=dtype, device=str(pick_device("auto")))
     tokenizer = Tokenizer.load(folder)
-    return Engine(model, tokenizer), tokenizer
+    return Engine(model, tokenizer, has_int8_weights=is_int8), tokenizer
 
 
 def generate(
@@ -52,8 +68,13 @@ def generate(
     max_new_tokens: MaxNewTokens = 128,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
+    top_k: TopK = None,
+    repetition_penalty: RepetitionPenalty = 1.0,
+    presence_penalty: PresencePenalty = 0.0,
+    stop: Stop = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Samples a prompt.")] = 1,
     seed: SeedOption = 0,
+    quantize: Quantize = "none",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -67,7 +88,7 @@ def generate(
             where="puna generate", expected="either --prompt or --prompts", got="both" if prompt else "neither",
             fix='Give the text with --prompt "..." or a file with --prompts FILE.jsonl.',
         )  # fmt: skip
-    engine, tokenizer = load_engine(model)
+    engine, tokenizer = load_engine(model, quantize=quantize)
     dialogs = (
         [record.messages for record in read_records(prompts, Prompt)]
         if prompts
@@ -77,7 +98,15 @@ def generate(
     refusals = [tokenizer.chat.refusal(messages) if is_chat else None for messages in dialogs]
     asked = [index for index in range(len(dialogs) * n) if refusals[index // n] is None]
     tokens = [_tokens(dialogs[index // n], tokenizer, is_chat=is_chat) for index in asked]
-    sampling = _sampling(temperature, top_p, max_new_tokens)
+    sampling = _sampling(
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=max_new_tokens,
+        top_k=top_k,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        stop=tuple(stop or ()),
+    )
     seeds = [derive_seed(seed, index) for index in asked]
     completions = iter(engine.generate(tokens, sampling, seeds=seeds) if tokens else [])
     samples = []
@@ -91,9 +120,9 @@ def generate(
     show({"samples": samples}, "\n".join(sample["text"] for sample in samples), as_json=as_json)
 
 
-def _sampling(temperature: float, top_p: float, max_new_tokens: int) -> SamplingConfig:
+def _sampling(**options: Any) -> SamplingConfig:
     try:
-        return SamplingConfig(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+        return SamplingConfig(**options)
     except ValidationError as error:
         first = error.errors()[0]
         option = "--" + str(first["loc"][0]).replace("_", "-")
@@ -130,7 +159,12 @@ def chat(
     max_new_tokens: MaxNewTokens = 256,
     temperature: Temperature = 0.6,
     top_p: TopP = 0.9,
+    top_k: TopK = None,
+    repetition_penalty: RepetitionPenalty = 1.0,
+    presence_penalty: PresencePenalty = 0.0,
+    stop: Stop = None,
     seed: SeedOption = 0,
+    quantize: Quantize = "none",
     threads: ThreadsOption = None,
 ) -> None:
     """Talk with a model, a line a turn; an empty line or Ctrl-D ends, /new starts over.
@@ -138,10 +172,18 @@ def chat(
     Example: puna chat runs/quickstart/rlhf-v3-ppo
     """
     set_threads(threads)
-    engine, tokenizer = load_engine(model)
+    engine, tokenizer = load_engine(model, quantize=quantize)
     opening = [Message(role="system", content=system)] if system else []
     history = list(opening)
-    sampling = _sampling(temperature, top_p, max_new_tokens)
+    sampling = _sampling(
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=max_new_tokens,
+        top_k=top_k,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        stop=tuple(stop or ()),
+    )
     for turn in range(sys.maxsize):
         text = _read_line()
         if not text:
@@ -156,12 +198,25 @@ def chat(
         history.append(message)
         history = _fit(history, len(opening), engine, tokenizer, max_new_tokens)
         tokens = render_prompt(history, tokenizer)
-        completion = engine.generate([tokens], sampling, seeds=[derive_seed(seed, turn)])[0]
-        answer = engine.text(completion)
-        typer.echo(
-            f"{answer} (cut at {max_new_tokens} tokens)" if completion.finish_reason == "length" else answer
-        )
+        answer = _say(engine, tokens, sampling, derive_seed(seed, turn))
         history.append(Message(role="assistant", content=answer))
+
+
+def _say(engine: Engine, tokens: list[int], sampling: SamplingConfig, seed: int) -> str:
+    """Print an answer while it is drawn, and return it; spaces around it are not printed."""
+    request = Request(prompt=tokens, sampling=sampling, seed=seed, wants_stream=True)
+    answer, held_back = "", ""
+    for event in engine.stream(request):
+        held_back += event.text if answer else event.text.lstrip()
+        text = held_back.rstrip()
+        if text:
+            typer.echo(text, nl=False)
+            sys.stdout.flush()
+            answer, held_back = answer + text, held_back[len(text) :]
+        if event.completion is not None:
+            is_cut = event.completion.finish_reason == "length"
+            typer.echo(f" (cut at {sampling.max_new_tokens} tokens)" if is_cut else "")
+    return answer
 
 
 def _read_line() -> str:

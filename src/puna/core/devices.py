@@ -12,7 +12,14 @@ import torch
 
 from puna.core.errors import ConfigError
 
-__all__ = ["available_cpus", "hardware", "peak_rss_bytes", "pick_device", "set_threads"]
+__all__ = [
+    "available_cpus",
+    "available_memory_bytes",
+    "hardware",
+    "peak_rss_bytes",
+    "pick_device",
+    "set_threads",
+]
 
 
 def available_cpus() -> int:
@@ -45,6 +52,18 @@ def peak_rss_bytes() -> int:
     """The most memory this process has held so far (ru_maxrss; children not counted)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def available_memory_bytes(device: torch.device) -> int:
+    """Memory that a new allocation on the device could take now; on Linux, caches the system would drop counted."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def pick_device(name: str = "auto") -> torch.device:

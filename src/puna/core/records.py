@@ -18,6 +18,7 @@ __all__ = [
     "Dialog",
     "Document",
     "Domain",
+    "FinishReason",
     "Message",
     "Prompt",
     "Provenance",
@@ -30,6 +31,9 @@ __all__ = [
     "read_records",
     "write_records",
 ]
+
+FinishReason = Literal["eos", "length", "stop", "cancelled"]
+"""Why a response ended: its own end-of-sequence token, a limit, a stop string, or whoever asked for it."""
 
 Role = Literal["system", "user", "assistant"]
 Domain = Literal["helpfulness", "safety"]
@@ -122,7 +126,7 @@ class Sample(Record):
     response: str
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    finish_reason: Literal["eos", "length"]
+    finish_reason: FinishReason
     provenance: Provenance
     domain: Domain = "helpfulness"
     scores: dict[str, float] = Field(default_factory=dict)

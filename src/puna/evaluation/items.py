@@ -3,7 +3,7 @@
 from typing import Literal
 
 from puna.core.grading import Grade
-from puna.core.records import Domain, Message, Prompt, Record
+from puna.core.records import Domain, FinishReason, Message, Prompt, Record
 
 __all__ = ["Item", "Suite", "suite_of"]
 
@@ -28,7 +28,7 @@ class Item(Record):
     messages: tuple[Message, ...]
     """The dialog up to the user's turn; its earlier answers are the model's own where it is a constraint dialog."""
     response: str
-    finish_reason: Literal["eos", "length"]
+    finish_reason: FinishReason
     n_tokens: int
     """Tokens of the response, end-of-sequence included."""
     turn: int | None = None

@@ -1,8 +1,19 @@
 """Sampling from a model and measuring given text: the engine, log-probabilities and scores."""
 
-from puna.inference.engine import Completion, Engine
-from puna.inference.logprobs import gather_logprobs, token_logprobs
+from puna.inference.engine import Engine
+from puna.inference.logprobs import gather_logprobs, right_padded_hidden, token_logprobs
+from puna.inference.request import Completion, Request, TokenEvent
 from puna.inference.sampling import SamplingConfig
 from puna.inference.score import score_sequences
 
-__all__ = ["Completion", "Engine", "SamplingConfig", "gather_logprobs", "score_sequences", "token_logprobs"]
+__all__ = [
+    "Completion",
+    "Engine",
+    "Request",
+    "SamplingConfig",
+    "TokenEvent",
+    "gather_logprobs",
+    "right_padded_hidden",
+    "score_sequences",
+    "token_logprobs",
+]

@@ -1,16 +1,23 @@
-"""From logits to tokens: temperature, nucleus (top-p), and one uniform number a token (§3.2.3 samples this way)."""
+"""From logits to tokens: penalties, temperature, top-k, nucleus (top-p), and one uniform number a token.
+
+The paper samples with temperature and top-p (§3.2.3); the other settings are what users of models expect.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from puna.core.config import Settings
 
-__all__ = ["SamplingConfig", "draw_noise", "nucleus", "sample_tokens"]
+__all__ = ["NOISE_TOKENS", "SamplingConfig", "draw_noise", "noise_chunk", "nucleus", "sample_tokens", "top_k"]
+
+NOISE_TOKENS = 64
+"""Uniform numbers made at once; a sample's numbers are the same however they are divided."""
 
 
 class SamplingConfig(Settings):
@@ -22,6 +29,26 @@ class SamplingConfig(Settings):
     """Probability mass of the nucleus; 1 keeps the whole vocabulary. Meta's example value."""
     max_new_tokens: int = Field(default=256, gt=0)
     """Longest response in tokens, end-of-sequence included; our choice (Meta's limit is the context)."""
+    top_k: int | None = Field(default=None, gt=0)
+    """Likeliest tokens that may be drawn; the nucleus is taken among them (Fan et al. 2018)."""
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    """Divides positive and multiplies negative logits of tokens in the prompt or the response (Keskar et al. 2019)."""
+    presence_penalty: float = Field(default=0.0, ge=-2, le=2)
+    """Subtracted from the logits of tokens already in the response; the range is that of common servers."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a response; its text is cut before the first of them."""
+
+    @field_validator("stop")
+    @classmethod
+    def _check_stop(cls, stop: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in stop:
+            raise ValueError("Input should be strings of at least one character")
+        return stop
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether the tokens so far change the logits."""
+        return self.repetition_penalty != 1 or self.presence_penalty != 0
 
 
 def draw_noise(seeds: Sequence[int], n_tokens: int) -> Float[Tensor, "batch seq"]:
@@ -32,6 +59,20 @@ def draw_noise(seeds: Sequence[int], n_tokens: int) -> Float[Tensor, "batch seq"
     """
     rows = [np.random.Generator(np.random.Philox(key=seed)).random(n_tokens) for seed in seeds]
     return torch.from_numpy(np.stack(rows))
+
+
+def noise_chunk(seed: int, n_drawn: int) -> NDArray[np.float64]:
+    """The NOISE_TOKENS numbers of a seed among which that of the next token is, after n_drawn tokens."""
+    start = n_drawn // NOISE_TOKENS * NOISE_TOKENS
+    return np.random.Generator(np.random.Philox(key=seed)).random(start + NOISE_TOKENS)[start:]
+
+
+def top_k(logits: Float[Tensor, "batch vocab"], k: int) -> Float[Tensor, "batch vocab"]:
+    """Set all but the k likeliest tokens to -inf; tokens as likely as the last one kept stay too."""
+    if k >= logits.shape[1]:
+        return logits
+    least = _sorted(logits)[:, -k][:, None]
+    return torch.where(logits >= least, logits, -torch.inf)
 
 
 def nucleus(probs: Float[Tensor, "batch vocab"], top_p: float) -> Float[Tensor, "batch vocab"]:
@@ -51,17 +92,23 @@ def nucleus(probs: Float[Tensor, "batch vocab"], top_p: float) -> Float[Tensor, 
 def sample_tokens(
     logits: Float[Tensor, "batch vocab"], noise: Float[Tensor, " batch"], config: SamplingConfig
 ) -> Int[Tensor, " batch"]:
-    """One token a row: the first whose cumulative probability exceeds the row's uniform number."""
+    """One token a row: the first whose cumulative probability exceeds the row's uniform number.
+
+    Penalties are the caller's: they need the tokens so far.
+    """
     if config.temperature == 0:
         return logits.argmax(-1)
-    probs = nucleus((logits / config.temperature).softmax(-1), config.top_p)
+    logits = logits / config.temperature
+    if config.top_k is not None:
+        logits = top_k(logits, config.top_k)
+    probs = nucleus(logits.softmax(-1), config.top_p)
     cumulative = probs.cumsum(-1, dtype=torch.float64)
     threshold = noise[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
 
 
-def _sorted(probs: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch vocab"]:
+def _sorted(values: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch vocab"]:
     """Ascending; numpy's vectorized sort is some 35 times faster on a CPU than torch's (128 x 1024)."""
-    if probs.device.type == "cpu" and probs.dtype == torch.float32:
-        return torch.from_numpy(np.sort(probs.numpy(), axis=-1))
-    return probs.sort(-1).values
+    if values.device.type == "cpu" and values.dtype == torch.float32:
+        return torch.from_numpy(np.sort(values.numpy(), axis=-1))
+    return values.sort(-1).values

@@ -6,9 +6,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask
 
+from puna.model.blockwise_attention import MASKED, attend_blocks
 from puna.model.config import ModelConfig
 from puna.model.kv_cache import KVCache
 from puna.model.packed_attention import attend_packed, packed_mask, suits_flex
+from puna.model.paged_cache import PagedCache
 from puna.model.rope import Rotation, rotate
 
 __all__ = ["Attention", "AttentionMask", "attend", "attention_mask"]
@@ -16,9 +18,8 @@ __all__ = ["Attention", "AttentionMask", "attend", "attention_mask"]
 AttentionMask = Float[Tensor, "batch_or_1 1 query key"] | BlockMask | None
 """What to add to the scores, or the blocks of scores to compute; None is causal."""
 
-MASKED = -60_000.0
-"""Added to a score that must not count: exp gives exactly 0. Finite in every dtype, so that padding, which sees
-nothing, stays finite too."""
+BLOCKWISE_MAX_KEYS = 1024
+"""Float32 on a CPU keeps the engine's bits up to this many keys while gradients are on; beyond, memory decides."""
 
 MATMUL_MAX_KEYS = 384
 """On a CPU, matrix products beat torch's fused kernel up to about this many keys. Measured on two cores, training
@@ -71,6 +72,8 @@ def attend(
         return attend_packed(q, k, v, mask)
     n_query, n_keys = q.shape[2], k.shape[2]
     is_causal = mask is None and n_query > 1
+    if _keeps_bits(q, n_keys):
+        return attend_blocks(q, k, v, q.new_zeros(1, 1, 1, n_keys) if mask is None and n_query == 1 else mask)
     if q.device.type != "cpu" or n_keys > MATMUL_MAX_KEYS:
         bias = None if mask is None else mask.type_as(q)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=is_causal, enable_gqa=True)
@@ -80,6 +83,13 @@ def attend(
     scores = (grouped @ k.transpose(2, 3)).view(*q.shape[:3], n_keys)
     probs = (scores if mask is None else scores + mask).softmax(dim=-1, dtype=torch.float32).type_as(v)
     return (probs.view(*grouped.shape[:3], n_keys) @ v).view_as(q)
+
+
+def _keeps_bits(q: Tensor, n_keys: int) -> bool:
+    """Whether this call's sums must be the engine's: float32 on a CPU, where log-probs are equal to the last bit."""
+    if q.device.type != "cpu" or q.dtype != torch.float32:
+        return False
+    return n_keys <= BLOCKWISE_MAX_KEYS or not torch.is_grad_enabled()
 
 
 class Attention(nn.Module):
@@ -101,7 +111,19 @@ class Attention(nn.Module):
         cache: KVCache | None,
     ) -> Float[Tensor, "batch seq dim"]:
         """Attend to this call's tokens and to the cached ones."""
-        q, k, v = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
-        q, k = rotate(q, angles), rotate(k, angles)
+        q, k, v = self.project(x, angles)
+        if isinstance(cache, PagedCache):
+            return self.wo(cache.attend(self.layer, q, k, v))
         keys, values = cache.store(self.layer, k, v) if cache else (k.transpose(1, 2), v.transpose(1, 2))
         return self.wo(attend(q.transpose(1, 2), keys, values, mask).transpose(1, 2).flatten(2))
+
+    def project(
+        self, x: Float[Tensor, "batch seq dim"], angles: Rotation
+    ) -> tuple[
+        Float[Tensor, "batch seq head head_dim"],
+        Float[Tensor, "batch seq kv_head head_dim"],
+        Float[Tensor, "batch seq kv_head head_dim"],
+    ]:
+        """Queries, keys and values; the first two turned to their positions."""
+        q, k, v = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
+        return rotate(q, angles), rotate(k, angles), v

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from puna.core.errors import ShapeError
 from puna.model.attention import Attention, AttentionMask, attention_mask
+from puna.model.blockwise_attention import full_rows
 from puna.model.config import ModelConfig
 from puna.model.feed_forward import FeedForward
 from puna.model.init import init_weights
@@ -62,7 +63,7 @@ class Transformer(nn.Module):
         self,
         tokens: Int[Tensor, "batch seq"],
         *,
-        positions: Int[Tensor, "batch seq"] | None = None,
+        positions: Int[Tensor, "batch_or_1 seq"] | None = None,
         document_ids: Int[Tensor, "batch seq"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
@@ -98,7 +99,7 @@ class Transformer(nn.Module):
     def logits(self, hidden: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         """Unnormalized log-probabilities of the next token, in float32."""
         weight = self.tok_embeddings.weight if self.config.tie_embeddings else self.output.weight
-        return F.linear(hidden, weight).float()
+        return full_rows(lambda rows: F.linear(rows, weight), hidden).float()
 
     def forward(
         self,

@@ -56,10 +56,10 @@ _PROBE = 'The quick brown fox, 1234 times: "Jumps" over a lazy dog?'
 def finished_sequence(prompt: Sequence[int], completion: Completion, *, eos_id: int) -> list[int]:
     """Prompt and response as the reward model knows them, ending with eos.
 
-    A response that was cut by length gives its last token for the eos, so that no sequence outgrows the context.
+    A response that did not end by itself gives its last token for the eos, so that no sequence outgrows the context.
     """
     response = list(completion.token_ids)
-    if completion.finish_reason == "length":
+    if completion.finish_reason != "eos":
         response[-1:] = [eos_id]
     return [*prompt, *response]
 

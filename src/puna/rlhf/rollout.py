@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from puna.inference import Completion, Engine, SamplingConfig, gather_logprobs
+from puna.inference import Completion, Engine, SamplingConfig, gather_logprobs, right_padded_hidden
 from puna.model import ScoreModel, Transformer
 from puna.rlhf.prompts import EncodedPrompt
 
@@ -87,9 +87,10 @@ def lay_out(
 def response_logprobs(model: Transformer, rollout: Rollout) -> Float[Tensor, "batch response"]:
     """log p of each response token given all before it, in nats; zero outside the mask.
 
-    Logits are made for response tokens only: the prompt's would be thrown away.
+    Logits are made for response tokens only: the prompt's would be thrown away. In float32 on a CPU, the sampler's
+    own log-probs to the last bit.
     """
-    hidden = model.hidden(rollout.tokens)
+    hidden = right_padded_hidden(model, rollout.tokens)
     rows, steps = rollout.mask.nonzero(as_tuple=True)
     before = rollout.prompt_lengths[rows] + steps - 1
     chosen = gather_logprobs(model.logits(hidden[rows, before]), rollout.tokens[rows, before + 1])
