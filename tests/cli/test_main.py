@@ -7,8 +7,20 @@ from puna import __version__
 from puna.cli import main as module
 from puna.core.errors import NumericsError
 
-COMMANDS = ["quickstart", "run", "generate", "chat", "report", "lineage", "doctor", "tokenizer", "reward"]
-ALL = [[name] for name in COMMANDS] + [["tokenizer", "encode"], ["tokenizer", "info"], ["reward", "score"]]
+COMMANDS = [
+    "quickstart",
+    "run",
+    "generate",
+    "chat",
+    "convert",
+    "report",
+    "lineage",
+    "doctor",
+    "tokenizer",
+    "reward",
+]
+SUBCOMMANDS = [["tokenizer", "encode"], ["tokenizer", "info"], ["tokenizer", "train"], ["reward", "score"]]
+ALL = [[name] for name in COMMANDS] + SUBCOMMANDS
 
 
 def test_these_are_the_commands() -> None:

@@ -12,6 +12,7 @@ class IdTokenizer:
     """Text is the ids with spaces; id 0 is a space, so that stripping shows."""
 
     eos_id = 2
+    stop_ids = (2,)
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(f"{i}," if i else " " for i in ids)

@@ -257,6 +257,7 @@ class Letters:
     """A tokenizer whose tokens are its ids; no token ends a response."""
 
     eos_id = -1
+    stop_ids = (-1,)
 
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(map(str, ids))

@@ -29,6 +29,8 @@ from puna.inference.slots import SlotTable
 from puna.inference.stop import StreamedText
 from puna.inference.weights import compute_dtype
 from puna.model.blockwise_attention import BLOCK_TOKENS
+from puna.model.config import ModelConfig
+from puna.model.rope_scaling import DynamicNTKScaling
 from puna.model.transformer import Transformer
 
 __all__ = ["Completion", "Engine", "TextTokenizer"]
@@ -39,8 +41,8 @@ class TextTokenizer(Protocol):
     """What generation needs of a tokenizer."""
 
     @property
-    def eos_id(self) -> int:
-        """The token that ends a response."""
+    def stop_ids(self) -> Sequence[int]:
+        """The tokens that end a response: end-of-sequence, and a chat template's own end of turn."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -156,7 +158,7 @@ class Engine:
             ShapeError: the prompt is empty, leaves no room in the context, or can never fit the cache.
         """
         state = self._state()
-        n_prompt, context = len(request.prompt), self.model.config.max_seq_len
+        n_prompt, context = len(request.prompt), _context(self.model.config)
         request_id = self._n_submitted
         if not 0 < n_prompt < context:
             raise _no_room(f"request {request_id}", context, n_prompt)
@@ -241,7 +243,7 @@ class Engine:
         n_drawn += 1
         for index in np.flatnonzero(n_drawn % NOISE_TOKENS == 0).tolist():
             slots.noise[at[index]] = noise_chunk(drawn[index].request.seed, int(n_drawn[index]))
-        is_eos = tokens == self.tokenizer.eos_id
+        is_eos = np.isin(tokens, self.tokenizer.stop_ids)
         has_ended = is_eos | (slots.n_tokens[at] >= slots.n_limit[at])
         events = []
         for index, sequence in enumerate(drawn):
@@ -368,7 +370,7 @@ class Engine:
         return self.model.tok_embeddings.weight.device
 
     def _check(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
-        context = self.model.config.max_seq_len
+        context = _context(self.model.config)
         if len(seeds) != len(prompts):
             raise ShapeError(
                 where="generate",
@@ -379,6 +381,16 @@ class Engine:
         for index, prompt in enumerate(prompts):
             if not 0 < len(prompt) < context:
                 raise _no_room(f"prompt {index}", context, len(prompt))
+
+
+def _context(config: ModelConfig) -> int:
+    """Tokens of prompt and response together.
+
+    Dynamic NTK scaling would turn all keys of a text anew once it outgrows the trained context, and so make a
+    token's bits depend on how the text was cut: the engine stays within that context.
+    """
+    scaling = config.rope_scaling
+    return scaling.original_max_seq_len if isinstance(scaling, DynamicNTKScaling) else config.max_seq_len
 
 
 def _no_room(where: str, context: int, n_tokens: int) -> ShapeError:
