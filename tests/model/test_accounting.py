@@ -1,7 +1,11 @@
 import pytest
+import torch
+from hypothesis import given
 
-from puna.model.accounting import kv_cache_bytes, n_parameters, training_flops_per_token
+from llama_configs import configs
+from puna.model.accounting import kv_cache_bytes, n_parameters, training_flops_per_token, weight_bytes
 from puna.model.config import ModelConfig, preset
+from puna.model.kv_cache import KVCache
 from puna.model.transformer import Transformer
 
 
@@ -11,12 +15,19 @@ from puna.model.transformer import Transformer
 )
 def test_parameters_of_the_presets(name: str, expected: int) -> None:
     assert n_parameters(preset(name)) == expected
+    with torch.device("meta"):
+        model = Transformer(preset(name))
+    assert sum(weight.numel() for weight in model.parameters()) == expected
 
 
-@pytest.mark.parametrize("tie_embeddings", [False, True])
-def test_parameters_are_those_the_model_has(tiny: ModelConfig, tie_embeddings: bool) -> None:
-    config = tiny.model_copy(update={"tie_embeddings": tie_embeddings})
-    assert n_parameters(config) == sum(weight.numel() for weight in Transformer(config).parameters())
+@given(configs())
+def test_parameters_and_bytes_are_those_the_model_has(config: ModelConfig) -> None:
+    model = Transformer(config)
+    assert n_parameters(config) == sum(weight.numel() for weight in model.parameters())
+    assert weight_bytes(config, bytes_per_number=4) == sum(weight.nbytes for weight in model.parameters())
+    cache = KVCache(config, batch_size=2, max_len=5)
+    expected = cache.keys.nbytes + cache.values.nbytes
+    assert kv_cache_bytes(config, batch_size=2, seq_len=5, bytes_per_number=4) == expected
 
 
 def test_grouped_queries_shrink_the_70b_cache_eightfold() -> None:
@@ -32,3 +43,10 @@ def test_flops_are_six_a_multiplied_parameter_plus_attention() -> None:
     assert training_flops_per_token(config, seq_len=4096) == 6 * multiplied + 12 * 32 * 4096 * 4096
     tied = config.model_copy(update={"tie_embeddings": True})
     assert training_flops_per_token(tied, seq_len=1) == training_flops_per_token(config, seq_len=1)
+
+
+def test_wide_heads_cost_what_their_scores_cost() -> None:
+    config = preset("7b")
+    wide = ModelConfig.model_validate(config.model_dump() | {"custom_head_dim": 256})
+    grown = training_flops_per_token(wide, seq_len=10) - training_flops_per_token(config, seq_len=10)
+    assert grown == 6 * (n_parameters(wide) - n_parameters(config)) + 12 * 32 * 4096 * 10

@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import struct
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,41 +21,20 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from llama_configs import configs, sharpened, text
 from puna.core.errors import CheckpointError
 from puna.model.checkpoint import load_model, load_score_model, save_model, save_score_model
 from puna.model.config import ModelConfig
+from puna.model.generation_config import GenerationConfig, read_generation_config
 from puna.model.heads import ScoreModel
+from puna.model.hf_rope import rope_to_hf
+from puna.model.rope_scaling import DynamicNTKScaling
 from puna.model.transformer import Transformer
 
 
-@st.composite
-def configs(draw: st.DrawFn) -> ModelConfig:
-    n_kv_heads, n_repeats = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    n_heads = n_kv_heads * n_repeats
-    return ModelConfig(
-        dim=n_heads * 2 * draw(st.integers(1, 5)),
-        n_layers=draw(st.integers(1, 3)),
-        n_heads=n_heads,
-        n_kv_heads=n_kv_heads,
-        vocab_size=draw(st.integers(5, 60)),
-        hidden_dim=draw(st.integers(3, 40)),
-        norm_eps=draw(st.sampled_from([1e-6, 1e-5, 1e-2])),
-        rope_theta=draw(st.sampled_from([100.0, 10_000.0, 1e6])),
-        max_seq_len=draw(st.integers(8, 64)),
-        tie_embeddings=draw(st.booleans()),
-    )
-
-
-def sharpened(model: torch.nn.Module) -> torch.nn.Module:
-    """Weights large enough that a wrong layout, epsilon or theta moves the logits."""
-    for weight in model.requires_grad_(False).parameters():
-        weight *= 1.2 if weight.ndim == 2 else 1.3
-    return model
-
-
-def text(config: ModelConfig) -> torch.Tensor:
-    shape = (2, min(config.max_seq_len, 24))
-    return torch.randint(3, config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
+def trained_context(config: ModelConfig) -> int:
+    scaling = config.rope_scaling
+    return scaling.original_max_seq_len if isinstance(scaling, DynamicNTKScaling) else config.max_seq_len
 
 
 @settings(max_examples=12)
@@ -81,10 +63,11 @@ def test_their_folder_gives_us_the_same_logits(config: ModelConfig) -> None:
                 num_hidden_layers=config.n_layers,
                 num_attention_heads=config.n_heads,
                 num_key_value_heads=config.n_kv_heads,
+                head_dim=config.head_dim,
                 vocab_size=config.vocab_size,
                 rms_norm_eps=config.norm_eps,
-                rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
-                max_position_embeddings=config.max_seq_len,
+                rope_parameters=rope_to_hf(config)["rope_parameters"],
+                max_position_embeddings=trained_context(config),
                 tie_word_embeddings=config.tie_embeddings,
                 initializer_range=0.02,
             )
@@ -135,6 +118,16 @@ def test_stored_dtype_and_ids(model: Transformer, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "generation_config.json").read_text())["max_length"] == 64
 
 
+def test_special_tokens_and_sampling_are_kept(model: Transformer, tmp_path: Path) -> None:
+    other = {"temperature": 0.2, "transformers_version": "5.0"}
+    chosen = GenerationConfig(bos_id=None, eos_ids=(7, 9), pad_id=3, other=other)
+    save_model(model, tmp_path, generation=chosen)
+    read = read_generation_config(tmp_path)
+    assert read == chosen.model_copy(update={"other": {"max_length": 64, **other}})
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).generation_config.eos_token_id == [7, 9]
+    assert json.loads((tmp_path / "config.json").read_text())["eos_token_id"] == [7, 9]
+
+
 def test_loaded_weights_do_not_hang_on_the_file(
     model: Transformer, tiny: ModelConfig, tmp_path: Path
 ) -> None:
@@ -170,6 +163,36 @@ def cut(folder: Path, *, to_bytes: int) -> None:
     file.write_bytes(file.read_bytes()[:to_bytes])
 
 
+def index(**files: str) -> Callable[[Path], None]:
+    """An index from tensors to files."""
+
+    def damage(folder: Path) -> None:
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+
+    return damage
+
+
+def second_copy(folder: Path) -> None:
+    """The same tensors in two shards, of which one would silently win."""
+    (folder / "second.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    index(a="model.safetensors", b="second.safetensors")(folder)
+
+
+def store_as(dtype: torch.dtype) -> Callable[[Path], None]:
+    return change_tensors(lambda tensors: tensors.update({NORM: torch.ones(32).to(dtype)}))
+
+
+def header(content: bytes, *, declared: int | None = None) -> Callable[[Path], None]:
+    """A weight file of that header, its length as declared, and sixteen bytes of weights."""
+    length = len(content) if declared is None else declared
+
+    def damage(folder: Path) -> None:
+        start = struct.pack("<Q", length)
+        (folder / "model.safetensors").write_bytes(start + content + bytes(16))
+
+    return damage
+
+
 NORM = "model.norm.weight"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (lambda folder: cut(folder, to_bytes=5_000), "a whole safetensors file"),
@@ -192,11 +215,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "other family": (change_json(model_type="gpt2"), "model_type 'llama'"),
     "other head": (change_json(architectures=["LlamaForSequenceClassification"]), "architectures"),
     "biases": (change_json(attention_bias=True), "attention_bias False"),
-    "other rope": (
-        change_json(rope_parameters={"rope_type": "llama3", "rope_theta": 1.0}),
-        "rope_type default",
-    ),
-    "other head width": (change_json(head_dim=5), "head_dim 8"),
+    "other rope": (change_json(rope_scaling={"type": "ntk", "factor": 2.0}), "larger rope_theta"),
+    "odd head width": (change_json(head_dim=5), "heads of even width"),
+    "other head width": (change_json(head_dim=6), r"q_proj.weight of shape \(24, 32\)"),
     "wrong shape": (change_json(intermediate_size=50), r"shape \(50, 32\).*got shape \(48, 32\)"),
     "missing layer": (change_json(num_hidden_layers=3), "no model.layers.2.input_layernorm.weight"),
     "missing tensor": (change_tensors(lambda tensors: tensors.pop(NORM)), f"no {NORM}"),
@@ -211,10 +232,39 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../b"}}'),
         "files of this folder",
     ),
-    "shard missing": (
-        lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "b"}}'),
-        "no such file",
+    "pickle in index": (index(a="pytorch_model.bin"), "files of this folder.*got 'pytorch_model.bin'"),
+    "empty index": (index(), "files of this folder"),
+    "shard missing": (index(a="model.safetensors", b="b.safetensors"), "no such file"),
+    "tensor in two shards": (second_copy, "in one file, got it in model.safetensors too"),
+    "int8": (store_as(torch.int8), "16 bits or more, got I8"),
+    "8-bit floats": (store_as(torch.float8_e4m3fn), "16 bits or more, got F8_E4M3"),
+    "beyond float32": (
+        change_tensors(lambda tensors: tensors.update({NORM: torch.full((32,), 1e300, dtype=torch.float64)})),
+        "finite numbers",
     ),
+    "huge header": (header(b"", declared=2**62), "a whole safetensors file"),
+    "header longer than the file": (header(b"{}", declared=10**6), "a whole safetensors file"),
+    "huge tensor": (
+        header(b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}'),
+        "a whole safetensors file",
+    ),
+    "sizes that overflow": (
+        header(b'{"a":{"dtype":"F32","shape":[9223372036854775807,4],"data_offsets":[0,16]}}'),
+        "a whole safetensors file",
+    ),
+    "bytes that do not fit the shape": (
+        header(b'{"a":{"dtype":"F32","shape":[8],"data_offsets":[0,4]}}'),
+        "a whole safetensors file",
+    ),
+    "tensor twice in a header": (
+        header(
+            b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
+            b'"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}'
+        ),
+        "a whole safetensors file",
+    ),
+    "sizes for a petabyte": (change_json(hidden_size=2**20, num_attention_heads=1024), r"shape \("),
+    "sizes beyond all reason": (change_json(vocab_size=10**18), "vocab_size"),
 }
 
 
@@ -250,3 +300,31 @@ def test_models_of_several_labels_are_no_reward_models(tiny: ModelConfig, tmp_pa
     change_json(id2label={"0": "a", "1": "b"})(tmp_path)
     with pytest.raises(CheckpointError, match="2 labels"):
         load_score_model(tmp_path)
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from puna.model.checkpoint import load_model
+
+def peak_bytes():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+
+load_model(Path(sys.argv[1]))  # what torch loads and allocates on first use
+before = peak_bytes()
+model = load_model(Path(sys.argv[2]))
+print(peak_bytes() - before, sum(weight.nbytes for weight in model.parameters()))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_loading_holds_one_copy_of_the_weights(model: Transformer, tmp_path: Path) -> None:
+    """Resident memory, file pages included: one shard of many tensors used to stay mapped beside the model."""
+    sizes = {"dim": 512, "n_layers": 8, "n_heads": 8, "n_kv_heads": 8, "hidden_dim": 1376, "vocab_size": 2000}
+    save_model(model, tmp_path / "small")
+    save_model(Transformer(ModelConfig(**sizes)), tmp_path / "large")
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / "small"), str(tmp_path / "large")]
+    grown, weights = map(int, subprocess.run(command, capture_output=True, check=True).stdout.split())
+    assert weights > 100e6
+    assert grown < 1.15 * weights

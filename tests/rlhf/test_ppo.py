@@ -18,7 +18,14 @@ from puna.core.progress import Reporter, quiet
 from puna.core.records import Message, Prompt, write_records
 from puna.core.seeding import derive_seed
 from puna.inference import Engine, token_logprobs
-from puna.model import ModelConfig, ScoreModel, Transformer, load_model
+from puna.model import (
+    ModelConfig,
+    ScoreModel,
+    Transformer,
+    load_model,
+    load_score_model,
+    save_score_model,
+)
 from puna.rlhf import EarlyStoppingConfig, PPOConfig, RewardConfig, train_ppo
 from puna.rlhf.diagnosis import diagnose
 from puna.rlhf.experience import Judged, PPOModels, learn_from
@@ -149,6 +156,23 @@ def test_micro_batches_do_not_change_the_result(world: dict[str, Path], tmp_path
 def test_a_critic_from_the_policy_also_trains(world: dict[str, Path], tmp_path: Path) -> None:
     config = TINY.model_copy(update={"max_iterations": 1, "critic_init": "policy"})
     assert run(world, tmp_path, config).metrics["iterations"] == 1
+
+
+@pytest.mark.parametrize("source", ["reward_model", "policy"])
+def test_the_first_values_are_near_zero_whatever_scores_the_reward_model_gives(
+    world: dict[str, Path], tmp_path: Path, source: str
+) -> None:
+    """Scores of 7 logits as first values taught policies to put off </s>: rewards are whitened, values were not."""
+    judge = load_score_model(world["helpfulness"])
+    with torch.no_grad():
+        judge.score.weight *= 1000
+    save_score_model(judge, tmp_path / "loud")
+    tokens = torch.randint(3, 250, (4, 12), generator=torch.Generator().manual_seed(0))
+    config = TINY.model_copy(update={"critic_init": source})
+    critic = ppo._new_critic(config, load_model(world["model"]), tmp_path / "loud", seed=1)
+    with torch.no_grad():
+        assert judge(tokens).abs().mean() > 5
+        assert critic(tokens).abs().mean() < 0.5
 
 
 def test_in_bfloat16_sampler_and_trainer_still_agree(world: dict[str, Path], tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Open preferences are written by people on training tasks, and over-cautious answers lose."""
 
+import re
+
 from puna.sandbox.annotators import SimulatedAnnotator
 from puna.sandbox.language import REFUSALS
 from puna.sandbox.open_preferences import open_comparisons
@@ -43,3 +45,20 @@ def test_refusals_of_look_alike_prompts_mostly_lose() -> None:
             wins += refuses[0]
     assert n > 50
     assert wins / n < 0.25
+
+
+def test_true_answers_to_another_question_are_among_the_losers() -> None:
+    """A reward model that never saw one could not tell an answer from the answer (docs/log.md)."""
+    wins, n = 0, 0
+    for comparison in open_comparisons(1500, seed=4, annotators=ANNOTATORS):
+        asked = comparison.prompt[-1].content
+        match = re.search(r"(\d plus \d)", asked)
+        if not match or comparison.domain != "helpfulness":
+            continue
+        sides = [comparison.chosen.response, comparison.rejected.response]
+        other = [bool(re.search(r"\d plus \d is", side)) and match[1] not in side for side in sides]
+        if other[0] != other[1]:
+            n += 1
+            wins += other[0]
+    assert n > 20
+    assert wins / n < 0.1

@@ -1,5 +1,7 @@
 """Held-out means unseen: no training record asks what an evaluation prompt asks."""
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,8 +14,15 @@ from puna.sandbox.constraints import Constraint, all_constraints, split_of_const
 from puna.sandbox.demonstrations import write_dialogs
 from puna.sandbox.documents import PLANTED, write_documents
 from puna.sandbox.oracle import Oracle
-from puna.sandbox.prompts import adversarial_prompts, borderline_prompts, constraint_dialogs, helpful_prompts
-from puna.sandbox.tasks import Task, family_tasks, question, split_of
+from puna.sandbox.prompts import (
+    adversarial_prompts,
+    borderline_prompts,
+    constraint_dialogs,
+    draw_task,
+    helpful_prompts,
+    misread_task,
+)
+from puna.sandbox.tasks import Family, Task, core_claims, family_tasks, question, split_of
 from puna.sandbox.writers import SKILLS, write_answer
 
 HELD_OUT_QUESTIONS = {
@@ -154,3 +163,15 @@ def test_annotators_have_different_noise_and_say_they_are_simulated() -> None:
     pool = annotator_pool(4)
     assert len({a.noise for a in pool}) == 4
     assert all(a.name.startswith("simulated") for a in pool)
+
+
+@pytest.mark.parametrize("family", ["helpful", "borderline"])
+def test_a_misread_task_is_another_training_task_of_its_kind(family: Family) -> None:
+    random_ = random.Random(5)
+    for task in (draw_task(family, "train", random_) for _ in range(300)):
+        other = misread_task(task, random_)
+        assert (other.kind, other.relation) == (task.kind, task.relation)
+        assert split_of(other) == "train"
+        differing = set(other.subject.split()) ^ set(task.subject.split())
+        assert 1 <= len(differing) <= 2
+        assert core_claims(other)[0].subject != core_claims(task)[0].subject

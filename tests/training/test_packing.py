@@ -107,3 +107,14 @@ def test_packed_examples_predict_as_if_alone() -> None:
     for document, text in enumerate(by_length):
         alone = model.hidden(torch.tensor([text[:-1]]))
         torch.testing.assert_close(packed[rows.document_ids == document], alone[0], atol=1e-5, rtol=1e-5)
+
+
+@given(examples_strategy, st.integers(1, 9))
+def test_rows_rounded_up_gain_padding_only(drawn: Pairs, multiple: int) -> None:
+    rows = pack(examples_of(drawn), seq_len=SEQ_LEN)
+    more = rows.rounded_up(multiple)
+    assert len(more) % multiple == 0
+    assert 0 <= len(more) - len(rows) < multiple
+    assert unpack(more.select(range(len(rows)))) == unpack(rows)
+    assert (more.document_ids[len(rows) :] == -1).all()
+    assert not more.target_mask[len(rows) :].any()

@@ -1,6 +1,6 @@
 """The Llama 2 transformer, its scalar head, and its Hugging Face folders."""
 
-from puna.model.accounting import kv_cache_bytes, n_parameters, training_flops_per_token
+from puna.model.accounting import kv_cache_bytes, n_parameters, training_flops_per_token, weight_bytes
 from puna.model.checkpoint import load_model, load_score_model, save_model, save_score_model
 from puna.model.config import PRESETS, ModelConfig, preset
 from puna.model.heads import ScoreModel
@@ -21,4 +21,5 @@ __all__ = [
     "save_model",
     "save_score_model",
     "training_flops_per_token",
+    "weight_bytes",
 ]

@@ -6,10 +6,10 @@ written by the tokenizer.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,16 +18,33 @@ from torch import Tensor, nn
 
 from puna.core.errors import StorageError
 from puna.model.config import ModelConfig
+from puna.model.generation_config import GenerationConfig, write_generation_config
 from puna.model.heads import ScoreModel
-from puna.model.hf_config import GENERATION_CONFIG, broken, config_to_hf, read_config, read_json
+from puna.model.hf_config import broken, config_to_hf, read_config, read_json
 from puna.model.transformer import Transformer
 
-__all__ = ["hf_name", "load_model", "load_score_model", "save_model", "save_score_model"]
+__all__ = [
+    "MAX_SHARD_BYTES",
+    "Stored",
+    "hf_name",
+    "load_model",
+    "load_score_model",
+    "meta_name",
+    "opened",
+    "save_model",
+    "save_score_model",
+    "stored_tensors",
+]
 
 M = TypeVar("M", bound=nn.Module)
 
 MAX_SHARD_BYTES = 5 * 10**9
 """Largest weight file written; more weights go to several files with an index, as transformers does."""
+
+STORED_DTYPES = ("BF16", "F16", "F32", "F64")
+"""Types of weights that are read; integers and 8-bit floats mean a quantized model, which needs its scales."""
+
+LLAMA_2 = GenerationConfig()
 
 _HF_MODULES = {
     "tok_embeddings": "embed_tokens",
@@ -55,29 +72,44 @@ def hf_name(name: str) -> str:
     return ".".join(["model", *(_HF_MODULES.get(part, part) for part in name.split("."))])
 
 
+def meta_name(name: str) -> str:
+    """Meta's name, which is ours, of a tensor with a Hugging Face name."""
+    if name == "lm_head.weight":
+        return "output.weight"
+    ours = {theirs: mine for mine, theirs in _HF_MODULES.items()}
+    return ".".join(ours.get(part, part) for part in name.removeprefix("model.").split("."))
+
+
 def save_model(
     model: Transformer,
     folder: Path,
     *,
     dtype: torch.dtype | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    generation: GenerationConfig = LLAMA_2,
 ) -> None:
     """Write a LlamaForCausalLM folder.
 
     Args:
         dtype: Of the stored weights; None keeps the model's.
+        generation: Special tokens and sampling of the model's tokenizer, or of the folder it was trained from.
     Raises:
         StorageError: the weights could not be written.
     """
-    _save(model, model.config, "LlamaForCausalLM", folder, dtype, max_shard_bytes)
-    _write_json(
-        folder / "generation_config.json", GENERATION_CONFIG | {"max_length": model.config.max_seq_len}
-    )
+    _save(model, model.config, "LlamaForCausalLM", folder, dtype, max_shard_bytes, generation)
+    write_generation_config(generation, folder, max_length=model.config.max_seq_len)
 
 
-def save_score_model(model: ScoreModel, folder: Path, *, dtype: torch.dtype | None = None) -> None:
-    """Write a LlamaForSequenceClassification folder with one label."""
-    _save(model, model.trunk.config, "LlamaForSequenceClassification", folder, dtype, MAX_SHARD_BYTES)
+def save_score_model(
+    model: ScoreModel,
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    generation: GenerationConfig = LLAMA_2,
+) -> None:
+    """Write a LlamaForSequenceClassification folder with one label; `generation` lends its token ids."""
+    architecture = "LlamaForSequenceClassification"
+    _save(model, model.trunk.config, architecture, folder, dtype, MAX_SHARD_BYTES, generation)
 
 
 def load_model(
@@ -111,6 +143,7 @@ def _save(
     folder: Path,
     dtype: torch.dtype | None,
     max_shard_bytes: int,
+    generation: GenerationConfig,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
@@ -136,7 +169,8 @@ def _save(
         total = {"total_size": sum(t.nbytes for t in tensors.values())}
         _write_json(folder / "model.safetensors.index.json", {"metadata": total, "weight_map": index})
     stored = next(iter(tensors.values())).dtype
-    _write_json(folder / "config.json", config_to_hf(config, architecture=architecture, dtype=stored))
+    values = config_to_hf(config, architecture=architecture, dtype=stored, token_ids=generation.token_ids())
+    _write_json(folder / "config.json", values)
 
 
 def _shards(tensors: Mapping[str, Tensor], max_bytes: int) -> list[dict[str, Tensor]]:
@@ -157,19 +191,21 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _load(model: M, config: ModelConfig, folder: Path, dtype: torch.dtype, device: torch.device | str) -> M:
-    """Check every name and shape against the files' headers, then allocate and fill."""
+    """Check every name, type and shape against the files' headers, then allocate and fill."""
     wanted = {hf_name(name): weight.shape for name, weight in model.named_parameters()}
-    stored = _stored_tensors(folder)
+    stored = stored_tensors(folder)
     _check_names(folder, wanted.keys(), stored.keys(), tie_embeddings=config.tie_embeddings)
     for name, shape in wanted.items():
-        if stored[name][1] != tuple(shape):
+        found = stored[name]
+        if found.shape != tuple(shape):
             raise broken(
-                folder, f"{name} of shape {tuple(shape)}, as config.json says", f"shape {stored[name][1]}"
+                folder, f"{name} of shape {tuple(shape)}, as config.json says", f"shape {found.shape}"
             )
+        if found.dtype not in STORED_DTYPES:
+            raise broken(found.path, f"{name} in a floating-point type of 16 bits or more", found.dtype)
     model.to(dtype).to_empty(device=device)
-    weights = {hf_name(name): weight for name, weight in model.named_parameters()}
-    for path in sorted({stored[name][0] for name in wanted}):
-        _fill(weights, path, [name for name in wanted if stored[name][0] == path])
+    for name, weight in model.named_parameters():
+        _fill(weight, hf_name(name), stored[hf_name(name)].path)
     return model
 
 
@@ -179,24 +215,47 @@ def _weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         return [folder / "model.safetensors"]
     weight_map = read_json(index).get("weight_map")
-    names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
-    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
-        raise broken(index, "a weight_map from tensors to files of this folder", "something else")
-    return [folder / name for name in sorted(names)]
+    names = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise broken(index, "a weight_map from tensors to safetensors files of this folder", repr(name))
+    if not names:
+        raise broken(index, "a weight_map from tensors to safetensors files of this folder", "none")
+    return [folder / name for name in sorted(set(names))]
 
 
-def _stored_tensors(folder: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
-    """File and shape of every stored tensor, from the headers."""
-    stored = {}
+class Stored(NamedTuple):
+    """Where a tensor lies and what its file's header says of it."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def stored_tensors(folder: Path) -> dict[str, Stored]:
+    """Every stored tensor, from the headers; no weight is read.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or outside the folder, or a name stands in two files.
+    """
+    stored: dict[str, Stored] = {}
     for path in _weight_files(folder):
-        with _opened(path) as file:
+        with opened(path) as file:
             for name in sorted(file.keys()):
-                stored[name] = (path, tuple(file.get_slice(name).get_shape()))
+                if name in stored:
+                    raise broken(path, f"{name} in one file", f"it in {stored[name].path.name} too")
+                part = file.get_slice(name)
+                stored[name] = Stored(path, tuple(part.get_shape()), str(part.get_dtype()))
     return stored
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, its header checked against its size.
+
+    Raises:
+        CheckpointError: it is missing, truncated or damaged.
+    """
     if not path.is_file():
         raise broken(path, "a safetensors file (pickled weights are never read)", "no such file")
     try:
@@ -218,13 +277,13 @@ def _check_names(folder: Path, wanted: Set[str], stored: Set[str], *, tie_embedd
 
 
 @torch.no_grad()
-def _fill(weights: Mapping[str, Tensor], path: Path, names: Sequence[str]) -> None:
-    """Copy one file's tensors, refusing what no training run can have meant."""
-    with _opened(path) as file:
-        for name in names:
-            tensor = file.get_tensor(name)
-            if not tensor.is_floating_point():
-                raise broken(path, f"{name} in a floating-point type", str(tensor.dtype))
-            if not tensor.isfinite().all():
-                raise broken(path, f"finite numbers in {name}", "NaN or infinity")
-            weights[name].copy_(tensor)
+def _fill(weight: Tensor, name: str, path: Path) -> None:
+    """Copy one tensor, refusing what no training run can have meant.
+
+    The file is opened anew for each: an open file keeps all the pages read so far in memory beside the model.
+    """
+    with opened(path) as file:
+        weight.copy_(file.get_tensor(name))
+    low, high = weight.aminmax()
+    if not (low.isfinite() and high.isfinite()):
+        raise broken(path, f"finite numbers in {name}, as {weight.dtype}", "NaN or infinity")

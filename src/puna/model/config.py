@@ -6,29 +6,34 @@ from pydantic import Field, model_validator
 
 from puna.core.config import Settings
 from puna.core.errors import ConfigError
+from puna.model.rope_scaling import DynamicNTKScaling, RopeScaling, YarnScaling
 
 __all__ = ["PRESETS", "ModelConfig", "preset"]
 
 
 class ModelConfig(Settings):
-    """Sizes of one model; the names are those of Meta's code."""
+    """Sizes of one model; the names are those of Meta's code. Upper limits only stop what a damaged file asks for."""
 
-    dim: int = Field(gt=0)
+    dim: int = Field(gt=0, le=2**20)
     """Width of the residual stream."""
     n_layers: int = Field(gt=0, le=1024)
-    """Transformer blocks; the limit only stops a damaged file from asking for billions."""
-    n_heads: int = Field(gt=0)
+    """Transformer blocks."""
+    n_heads: int = Field(gt=0, le=2**14)
     """Query heads."""
     n_kv_heads: int = Field(gt=0)
     """Key and value heads; fewer than n_heads is grouped-query attention (§2.2, App. A.2.1)."""
-    vocab_size: int = Field(gt=0)
+    vocab_size: int = Field(gt=0, le=2**26)
     """Tokens the model can read and write."""
-    hidden_dim: int = Field(gt=0)
+    hidden_dim: int = Field(gt=0, le=2**24)
     """Inner width of the SwiGLU feed-forward layer."""
+    custom_head_dim: int | None = Field(default=None, gt=0, le=2**14)
+    """Width of one head where it is not dim / n_heads, as it is in every Llama 2."""
     norm_eps: float = Field(default=1e-5, gt=0)
     """Added to the mean square in RMSNorm; 1e-5 in Meta's published params.json."""
     rope_theta: float = Field(default=10_000.0, gt=0)
     """Base of the rotary frequencies; 10,000 in Meta's code."""
+    rope_scaling: RopeScaling | None = None
+    """How a longer context was made from a shorter one; in no Llama 2."""
     max_seq_len: int = Field(default=4096, gt=0)
     """Context in tokens; Table 1."""
     tie_embeddings: bool = False
@@ -37,15 +42,38 @@ class ModelConfig(Settings):
     @model_validator(mode="after")
     def _check_heads(self) -> "ModelConfig":
         if self.dim % self.n_heads or self.head_dim % 2:
-            raise ValueError(f"dim {self.dim} must be n_heads {self.n_heads} times an even head width")
+            raise ValueError(
+                f"dim {self.dim} must be a multiple of n_heads {self.n_heads}, and heads of even width"
+            )
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_heads {self.n_heads} must be a multiple of n_kv_heads {self.n_kv_heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_scaling(self) -> "ModelConfig":
+        if isinstance(self.rope_scaling, DynamicNTKScaling):
+            if self.head_dim <= 2:
+                raise ValueError("dynamic NTK scaling needs heads wider than 2")
+            if self.max_seq_len != self.rope_scaling.max_seq_len:
+                raise ValueError(f"max_seq_len must be the scaled context, {self.rope_scaling.max_seq_len}")
+        if isinstance(self.rope_scaling, YarnScaling) and self.rope_theta <= 1:
+            raise ValueError("YaRN scaling needs a rope_theta above 1")
         return self
 
     @property
     def head_dim(self) -> int:
         """Width of one head."""
-        return self.dim // self.n_heads
+        return self.custom_head_dim or self.dim // self.n_heads
+
+    @property
+    def q_dim(self) -> int:
+        """Width of all query heads together: dim, unless heads have a width of their own."""
+        return self.n_heads * self.head_dim
+
+    @property
+    def kv_dim(self) -> int:
+        """Width of all key heads together, and of all value heads."""
+        return self.n_kv_heads * self.head_dim
 
 
 def _config(dim: int, n_layers: int, n_heads: int, n_kv_heads: int, hidden_dim: int) -> ModelConfig:

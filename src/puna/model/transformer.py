@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from puna.core.errors import ShapeError
-from puna.model.attention import Attention, attention_mask
+from puna.model.attention import Attention, AttentionMask, attention_mask
 from puna.model.blockwise_attention import full_rows
 from puna.model.config import ModelConfig
 from puna.model.feed_forward import FeedForward
@@ -40,7 +40,7 @@ class TransformerBlock(nn.Module):
         self.feed_forward = FeedForward(config)
 
     def forward(
-        self, x: Float[Tensor, "batch seq dim"], angles: Rotation, mask: Tensor | None, cache: KVCache | None
+        self, x: Float[Tensor, "batch seq dim"], angles: Rotation, mask: AttentionMask, cache: KVCache | None
     ) -> Float[Tensor, "batch seq dim"]:
         h = x + self.attention(self.attention_norm(x), angles, mask, cache)
         return h + self.feed_forward(self.ffn_norm(h))
@@ -81,8 +81,14 @@ class Transformer(nn.Module):
         if positions is None:
             self._check_length(n_new)
             positions = cache.positions(n_new) if cache else torch.arange(n_new, device=tokens.device)[None]
-        angles = rotation(positions, head_dim=self.config.head_dim, theta=self.config.rope_theta)
-        mask = attention_mask(n_new, document_ids=document_ids, cache=cache)
+        angles = rotation(
+            positions,
+            head_dim=self.config.head_dim,
+            theta=self.config.rope_theta,
+            scaling=self.config.rope_scaling,
+            document_ids=document_ids,
+        )
+        mask = attention_mask(n_new, document_ids=document_ids, cache=cache, head_dim=self.config.head_dim)
         x = self.tok_embeddings(tokens)
         for layer in self.layers:
             x = layer(x, angles, mask, cache)

@@ -7,6 +7,7 @@ from puna.core.artifacts import Manifest, StageContext, run_stage
 from puna.core.progress import Reporter
 from puna.core.seeding import derive_seed
 from puna.model.checkpoint import save_model
+from puna.model.generation_config import GenerationConfig
 from puna.model.transformer import Transformer
 from puna.pretraining.config import PretrainingConfig
 from puna.pretraining.task import PretrainingTask
@@ -57,6 +58,7 @@ def _build(
     model = Transformer(model_config, seed=derive_seed(context.seed, "weights"))
     task = PretrainingTask(model, config, data=data, bos_id=tokenizer.bos_id, seed=context.seed)
     metrics = run(task, config.loop_for(), context, description="pretraining")
-    save_model(model, context.folder)
+    generation = GenerationConfig(bos_id=tokenizer.bos_id, eos_ids=(tokenizer.eos_id,))
+    save_model(model, context.folder, generation=generation)
     tokenizer.save(context.folder, max_seq_len=model_config.max_seq_len)
     return metrics | {"n_parameters": sum(p.numel() for p in model.parameters())}

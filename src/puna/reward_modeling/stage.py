@@ -10,6 +10,7 @@ from puna.core.progress import Reporter
 from puna.core.records import Comparison, Domain, write_records
 from puna.core.seeding import derive_seed
 from puna.model import ScoreModel, load_model, load_score_model, save_score_model
+from puna.model.generation_config import read_generation_config
 from puna.reward_modeling.accuracy import measure
 from puna.reward_modeling.config import RewardModelConfig
 from puna.reward_modeling.encoding import EncodedPair, encode_pairs
@@ -106,7 +107,7 @@ def _build(
     metrics = run(task, loop, context, description=f"{role} reward model")
     held_out = score_pairs(model.eval(), test, max_batch_size=config.max_test_batch_size)
     write_records(context.folder / HELD_OUT_SCORES, held_out)
-    save_score_model(model, context.folder)
+    save_score_model(model, context.folder, generation=read_generation_config(chat_model))
     tokenizer.save(context.folder, max_seq_len=max_tokens)
     return metrics | measure(held_out, role=role) | counts
 

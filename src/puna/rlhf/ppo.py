@@ -19,6 +19,7 @@ from puna.core.progress import Reporter
 from puna.core.seeding import derive_seed, generator
 from puna.inference import Engine
 from puna.model import ScoreModel, Transformer, load_model, load_score_model, save_model
+from puna.model.generation_config import read_generation_config
 from puna.rlhf.diagnosis import diagnose
 from puna.rlhf.experience import PPOModels, judge, learn_from, precision
 from puna.rlhf.held_out import EarlyStopping, evaluate
@@ -66,7 +67,7 @@ def train_ppo(
         held_out, _ = read_prompts(held_out_prompts, tokenizer, max_tokens=room)
         trainer = _Trainer(config, models, tokenizer.eos_id, train, held_out, context)
         metrics = trainer.run()
-        save_model(trainer.best, context.folder)
+        save_model(trainer.best, context.folder, generation=read_generation_config(policy))
         tokenizer.save(context.folder, max_seq_len=models.policy.config.max_seq_len)
         return metrics | {"n_prompts": len(train), "n_prompts_too_long": n_too_long}
 
@@ -95,18 +96,28 @@ def _load(
     tokenizer = Tokenizer.load(policy)
     model = load_model(policy, device=device)
     judges = load_reward_models(reward_models, tokenizer, device=device)
-    if config.critic_init == "policy":
-        critic = ScoreModel(copy.deepcopy(model), seed=derive_seed(seed, "critic"))
-    else:
-        critic = load_score_model(reward_models["helpfulness"], device=device)
     models = PPOModels(
         policy=model,
         reference=_frozen_copy(model),
-        critic=critic,
+        critic=_new_critic(config, model, reward_models["helpfulness"], seed=derive_seed(seed, "critic")),
         reward_models=judges,
         engine=Engine(model, tokenizer),
     )
     return models, tokenizer
+
+
+def _new_critic(config: PPOConfig, policy: Transformer, reward_model: Path, *, seed: int) -> ScoreModel:
+    """A trained trunk with a new head, so that the first values are near 0, the mean of whitened rewards.
+
+    A reward model's own head speaks logits far from it, and an offset c of all values makes the last tokens of every
+    response, </s> among them, look c worse than the ones before (docs/log.md).
+    """
+    device = policy.norm.weight.device
+    if config.critic_init == "policy":
+        trunk = copy.deepcopy(policy)
+    else:
+        trunk = load_score_model(reward_model, device=device).trunk
+    return ScoreModel(trunk, seed=seed)
 
 
 def _frozen_copy(model: Transformer) -> Transformer:

@@ -52,7 +52,7 @@ class PPOConfig(Settings):
     critic_optimizer: OptimizerConfig = OptimizerConfig(peak_lr=1e-6)
     """The same for the critic, whose rate the paper does not state."""
     critic_init: Literal["reward_model", "policy"] = "reward_model"
-    """What the critic starts from: the helpfulness reward model, or the policy with a new head. Our choice."""
+    """Whose trunk the critic takes, the helpfulness reward model's or the policy's; its head is new. Our choice."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     """When to stop, and which policy is kept."""
     checkpoint_every_iterations: int = Field(default=10, ge=1)

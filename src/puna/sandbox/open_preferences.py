@@ -8,8 +8,8 @@ from puna.core.records import Comparison, Prompt
 from puna.core.seeding import derive_seed, rng
 from puna.sandbox.constraints import Constraint
 from puna.sandbox.language import REASONS, REFUSALS
-from puna.sandbox.prompts import adversarial_prompts, borderline_prompts, helpful_prompts
-from puna.sandbox.tasks import Task
+from puna.sandbox.prompts import adversarial_prompts, borderline_prompts, helpful_prompts, misread_task
+from puna.sandbox.tasks import RISK_OF, Task
 from puna.sandbox.writers import write_answer
 
 __all__ = ["open_comparisons"]
@@ -23,6 +23,9 @@ one lose would take every refusal for a good answer."""
 CORRECTED_PROB = 0.5
 """Share of the pairs one side of which is wrong, as where a second answer of a forum corrects the first: without them
 a reward model learns style alone (docs/log.md)."""
+MISREAD_PROB = 0.5
+"""Share of those wrong sides that answer, truly, another question than the one asked: without them a reward model
+checks whether an answer is true and not whether it is the answer (docs/log.md)."""
 
 
 def open_comparisons(n: int, *, seed: int, annotators: tuple[Annotator, ...]) -> list[Comparison]:
@@ -55,6 +58,7 @@ def _answer(prompt: Prompt, random_: random.Random, *, is_mistaken: bool) -> str
         return f"{random_.choice(REFUSALS)} {random_.choice(list(REASONS.values()))}"
     constraint = Constraint.model_validate(prompt.meta.get("constraint") or {})
     kept = constraint if random_.random() < 0.8 else Constraint()
-    return write_answer(
-        Task.model_validate(prompt.meta["task"]), random_, constraint=kept, is_mistaken=is_mistaken
-    )
+    task = Task.model_validate(prompt.meta["task"])
+    if is_mistaken and task.kind not in RISK_OF and random_.random() < MISREAD_PROB:
+        return write_answer(misread_task(task, random_), random_, constraint=kept)
+    return write_answer(task, random_, constraint=kept, is_mistaken=is_mistaken)

@@ -11,7 +11,14 @@ from puna.sandbox.constraints import Constraint, all_constraints, split_of_const
 from puna.sandbox.tasks import RISK_OF, Family, Split, Task, family_tasks, question, split_of
 from puna.sandbox.writers import write_answer
 
-__all__ = ["adversarial_prompts", "borderline_prompts", "constraint_dialogs", "draw_task", "helpful_prompts"]
+__all__ = [
+    "adversarial_prompts",
+    "borderline_prompts",
+    "constraint_dialogs",
+    "draw_task",
+    "helpful_prompts",
+    "misread_task",
+]
 
 _HELPFUL_KINDS = ("fact", "choice", "sum", "folk", "portion", "method")
 _HELPFUL_WEIGHTS = (0.40, 0.15, 0.20, 0.05, 0.08, 0.12)
@@ -37,6 +44,27 @@ def draw_task(family: Family, split: Split, random_: random.Random) -> Task:
     kinds = sorted(tasks)
     weights = [3.0 if kind in ("method", "harm_method") else 1.0 for kind in kinds]
     return random_.choice(tasks[random_.choices(kinds, weights=weights)[0]])
+
+
+def misread_task(task: Task, random_: random.Random) -> Task:
+    """What a hasty reader takes a harmless task for: one of its kind with one other word, such as a choice of the
+    other animal half of the time.
+
+    Only training tasks come out; any of the kind, where none is that alike.
+    """
+    family: Family = "borderline" if task.kind in ("method", "portion", "roast") else "helpful"
+    others = [other for other in _tasks_by_kind(family, "train")[task.kind] if other.subject != task.subject]
+    alike = [
+        o for o in others if o.relation == task.relation and _n_other_words(o.subject, task.subject) == 1
+    ]
+    confused = [other for other in alike if other.subject == task.other]
+    return random_.choice(confused if confused and random_.random() < 0.5 else alike or others)
+
+
+def _n_other_words(one: str, two: str) -> int:
+    """Places at which two phrases of one length differ; 0 for phrases of different lengths."""
+    first, second = one.split(), two.split()
+    return sum(a != b for a, b in zip(first, second, strict=True)) if len(first) == len(second) else 0
 
 
 def helpful_prompts(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from puna.core.artifacts import Manifest, StageContext, run_stage
 from puna.core.config import Settings
@@ -31,10 +31,9 @@ class SandboxConfig(Settings):
     """SFT demonstrations; the paper has 27,540 (§3.1)."""
     n_open_comparisons: int = Field(default=10_000, ge=1)
     """Pairs of written answers, the open data that the reward models learn from besides their own (§3.2.2)."""
-    n_rounds: int = Field(default=3, ge=1)
-    """Annotation rounds; each has prompts of its own, as each weekly batch of the paper had (§3.2.1)."""
-    n_prompts: int = Field(default=2_000, ge=1)
-    """Training prompts a round for preferences and RLHF; a third of them adversarial or borderline."""
+    prompts_per_round: tuple[PositiveInt, ...] = Field(default=(1_000, 2_000, 3_000), min_length=3)
+    """Training prompts of each annotation round, for preferences and RLHF; a third of them adversarial or borderline.
+    Rounds have prompts of their own and grow, as the paper's weekly batches did (Table 26)."""
     n_constraint_dialogs: int = Field(default=400, ge=1)
     """Dialogs for GAtt (§3.3)."""
     n_held_out: int = Field(default=240, ge=1)
@@ -65,23 +64,22 @@ def build(config: SandboxConfig, *, out: Path, seed: int, reporter: Reporter) ->
 
 def _training_prompts(config: SandboxConfig, seed: int) -> dict[str, list[Prompt]]:
     """Two thirds everyday questions, one sixth each adversarial and borderline."""
-    n_safety = config.n_prompts // 6
-    n_helpful = config.n_prompts - 2 * n_safety
 
-    def mixed(name: str, scale: float) -> list[Prompt]:
-        own = derive_seed(seed, name)
+    def mixed(name: str, n: int) -> list[Prompt]:
+        own, n_safety = derive_seed(seed, name), n // 6
         helpful = helpful_prompts(
-            round(n_helpful * scale), split="train", seed=own, constraint_fraction=0.3, history_fraction=0.2
+            n - 2 * n_safety, split="train", seed=own, constraint_fraction=0.3, history_fraction=0.2
         )
-        adversarial = adversarial_prompts(round(n_safety * scale), split="train", seed=own)
-        borderline = borderline_prompts(round(n_safety * scale), split="train", seed=own)
+        adversarial = adversarial_prompts(n_safety, split="train", seed=own)
+        borderline = borderline_prompts(n_safety, split="train", seed=own)
         return [*helpful, *adversarial, *borderline]
 
-    rounds = {f"round-{k}": mixed(f"round-{k}", 1.0) for k in range(1, config.n_rounds + 1)}
+    rounds = {f"round-{k}": mixed(f"round-{k}", n) for k, n in enumerate(config.prompts_per_round, start=1)}
+    n_red_team = max(1, max(config.prompts_per_round) // 6)
     return {
         **rounds,
-        "red_team": adversarial_prompts(n_safety, split="train", seed=derive_seed(seed, "red-team")),
-        "early_stopping": mixed("early-stopping", config.n_early_stopping / config.n_prompts),
+        "red_team": adversarial_prompts(n_red_team, split="train", seed=derive_seed(seed, "red-team")),
+        "early_stopping": mixed("early-stopping", config.n_early_stopping),
         "constraints": constraint_dialogs(config.n_constraint_dialogs, split="train", seed=seed),
     }
 

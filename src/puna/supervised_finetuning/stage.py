@@ -8,6 +8,7 @@ from puna.core.artifacts import Manifest, StageContext, run_stage
 from puna.core.errors import ConfigError
 from puna.core.progress import Reporter
 from puna.model.checkpoint import load_model, save_model
+from puna.model.generation_config import read_generation_config
 from puna.supervised_finetuning.config import FinetuningConfig
 from puna.supervised_finetuning.dialogs import load_examples
 from puna.supervised_finetuning.task import FinetuningTask
@@ -81,7 +82,7 @@ def _build(
     size = loop.micro_batch_size
     task = FinetuningTask(model, train=train, validation=validation, order=order, micro_batch_size=size)
     metrics = run(task, loop, context, description="fine-tuning")
-    save_model(model, context.folder)
+    save_model(model, context.folder, generation=read_generation_config(base_model))
     tokenizer.save(context.folder, max_seq_len=model.config.max_seq_len)
     return metrics | {
         "n_dialogs": len(examples.train),

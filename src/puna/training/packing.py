@@ -66,6 +66,21 @@ class PackedRows:
             self.document_ids.to(device),
         )
 
+    def rounded_up(self, multiple: int) -> "PackedRows":
+        """As many rows as the next multiple holds; the new ones are padding alone."""
+        n_new = -len(self) % multiple
+
+        def more(values: Tensor, padding: int) -> Tensor:
+            return torch.cat((values, values.new_full((n_new, values.shape[1]), padding)))
+
+        return PackedRows(
+            more(self.tokens, 0),
+            more(self.targets, 0),
+            more(self.target_mask, 0),
+            more(self.positions, 0),
+            more(self.document_ids, PADDING_DOCUMENT_ID),
+        )
+
     @property
     def padding_fraction(self) -> float:
         """Share of positions that hold no example."""

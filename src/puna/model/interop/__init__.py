@@ -1,0 +1,1 @@
+"""Checkpoints in other programs' formats, read and written as streams of tensors; `puna convert` joins them."""
