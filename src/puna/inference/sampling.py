@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from torch import Tensor
+from torch.nn import functional as F
 
 from puna.core.config import Settings
 
@@ -18,6 +19,10 @@ __all__ = ["NOISE_TOKENS", "SamplingConfig", "draw_noise", "noise_chunk", "nucle
 
 NOISE_TOKENS = 64
 """Uniform numbers made at once; a sample's numbers are the same however they are divided."""
+
+
+DRAWN_BLOCK = 128
+"""Tokens whose probabilities are added up together before one is drawn; our choice."""
 
 
 class SamplingConfig(Settings):
@@ -102,9 +107,24 @@ def sample_tokens(
     if config.top_k is not None:
         logits = top_k(logits, config.top_k)
     probs = nucleus(logits.softmax(-1), config.top_p)
-    cumulative = probs.cumsum(-1, dtype=torch.float64)
-    threshold = noise[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
+    return _invert(probs, noise)
+
+
+def _invert(probs: Float[Tensor, "batch vocab"], noise: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+    """The first token whose cumulative probability, in float64, exceeds the row's share of the total.
+
+    First the block of tokens, then the token in it: a large vocabulary is not summed up token by token.
+    """
+    blocks = F.pad(probs, (0, -probs.shape[1] % DRAWN_BLOCK)).unflatten(-1, (-1, DRAWN_BLOCK))
+    ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    threshold = noise[:, None] * ends[:, -1:]
+    block = torch.searchsorted(ends, threshold, right=True).clamp(max=ends.shape[1] - 1)
+    before = torch.where(block > 0, ends.gather(1, (block - 1).clamp(min=0)), 0.0)
+    rows = torch.arange(len(probs), device=probs.device)
+    within = blocks[rows, block.squeeze(1)].cumsum(-1, dtype=torch.float64)
+    place = torch.searchsorted(within, threshold - before, right=True)
+    last = (within < within[:, -1:]).sum(-1, keepdim=True)  # the last token with any mass
+    return (block * DRAWN_BLOCK + place.minimum(last)).squeeze(1)
 
 
 def _sorted(values: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch vocab"]:
