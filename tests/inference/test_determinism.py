@@ -229,3 +229,19 @@ def test_new_weights_make_the_engine_forget_what_it_computed(tokenizer: TextToke
         assert low == Engine(other, tokenizer).run([request])
         model.load_state_dict(build((4, 2), seed=3).state_dict())
         assert engine.run([request]) == Engine(build((4, 2), seed=3), tokenizer).run([request]) != low
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_optimizer_step_is_noticed(tokenizer: TextTokenizer, dtype: torch.dtype, fused: bool) -> None:
+    """Fused AdamW writes without counting: PPO once sampled from the weights it had started with."""
+    model = build((4, 2), seed=1).requires_grad_(True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, fused=fused)
+    request = Request(prompt=prompt_of(100, 0), sampling=SETTINGS[1], seed=0)
+    engine = Engine(model, tokenizer)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        before = engine.run([request])
+        model(torch.tensor([prompt_of(100, 0)])).square().mean().backward()
+        optimizer.step()
+        after = engine.run([request])
+        assert after == Engine(model, tokenizer).run([request]) != before
