@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -37,6 +38,13 @@ def trained_context(config: ModelConfig) -> int:
     return scaling.original_max_seq_len if isinstance(scaling, DynamicNTKScaling) else config.max_seq_len
 
 
+def assert_same_weights(ours: nn.Module, theirs: nn.Module) -> None:
+    """Bit for bit. Logits need not be: a product of very narrow matrices depends on where they lie in memory."""
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    for name, weight in ours.state_dict().items():
+        assert torch.equal(weight, theirs.state_dict()[name]), name
+
+
 @settings(max_examples=12)
 @given(configs())
 def test_our_folder_gives_transformers_the_same_logits(config: ModelConfig) -> None:
@@ -48,7 +56,7 @@ def test_our_folder_gives_transformers_the_same_logits(config: ModelConfig) -> N
     with torch.no_grad():
         torch.testing.assert_close(theirs(text(config)).logits, model(text(config)), atol=1e-4, rtol=0)
     assert reloaded.config == config
-    assert torch.equal(reloaded(text(config)), model(text(config)))
+    assert_same_weights(reloaded, model)
 
 
 @settings(max_examples=8)
@@ -95,7 +103,7 @@ def test_reward_models_agree_with_transformers_both_ways(config: ModelConfig) ->
         torch.testing.assert_close(
             theirs(text(config)).logits[:, 0], model(text(config))[:, -1], atol=1e-4, rtol=0
         )
-    assert torch.equal(reloaded(text(config)), model(text(config)))
+    assert_same_weights(reloaded, model)
 
 
 def test_shards_load_here_and_in_transformers(model: Transformer, tiny: ModelConfig, tmp_path: Path) -> None:
