@@ -94,17 +94,22 @@ def test_nothing_half_finished_is_left(finished: Run) -> None:
 
 @pytest.mark.parametrize("name", [*MODELS, *REWARD_MODELS])
 def test_models_were_really_trained(finished: Run, name: str) -> None:
-    """Every step is logged, finite, and moved the weights away from those of the model before."""
+    """Every step is logged, finite, and moved the weights away from those of the model before.
+
+    PPO hands back the policy that was best on held-out prompts, which in a run this small may be the first.
+    """
     folder = finished.folder / name
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert rows
     assert all(math.isfinite(x) for row in rows for x in row.values() if isinstance(x, float))
     assert any(path.stat().st_size for path in (folder / "tensorboard").iterdir())
-    inputs = read_manifest(folder).inputs
+    inputs, metrics = read_manifest(folder).inputs, read_manifest(folder).metrics
+    if "policy" in inputs:
+        assert max(abs(row["kl"]) for row in rows if row["split"] == "train") > 0
     before = [
         inputs[role].locate(folder) for role in ("base_model", "chat_model", "policy") if role in inputs
     ]
-    if before:
+    if before and metrics.get("best_iteration") != 0:
         weights = [(path / "model.safetensors").read_bytes() for path in (folder, *before)]
         assert len(set(weights)) == len(weights)
 
