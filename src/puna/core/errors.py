@@ -1,5 +1,7 @@
 """Every error a user can cause, each saying what was expected, what came, where, and what to do."""
 
+import functools
+
 __all__ = [
     "CheckpointError",
     "ConfigError",
@@ -11,6 +13,7 @@ __all__ = [
     "RunLockedError",
     "ShapeError",
     "StorageError",
+    "WorkerError",
 ]
 
 
@@ -25,6 +28,10 @@ class RecipeError(Exception):
         self.got = got
         self.fix = fix
         super().__init__(f"{where}: expected {expected}, got {got}. {fix}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors travel between processes whole."""
+        return functools.partial(type(self), **self.__dict__), ()
 
 
 class ConfigError(RecipeError):
@@ -61,3 +68,7 @@ class RunLockedError(RecipeError):
 
 class StorageError(RecipeError):
     """The disk is full or cannot be written: free space and run the same command again."""
+
+
+class WorkerError(RecipeError):
+    """A process that ran one stage beside others was killed or broke: run the same command again."""
