@@ -12,10 +12,9 @@ from torch import nn
 
 from puna.core.errors import DataError, NumericsError
 from puna.core.metrics import read_metrics
-from puna.training import loop as loop_module
+from puna.training.checkpoints import storage
 from puna.training.loop import run
 from puna.training.optimizer import OptimizerConfig
-from puna.training.resume import save_state
 
 TIMED = "tokens_per_second"
 
@@ -135,10 +134,9 @@ def _arm(moment: str) -> None:
     elif moment == "after it is renamed":
         Path.rename = lambda path, to: (original(path, to), "step-8" in path.name and die())
     elif moment == "while the state is written":
-        loop_module.save_state = lambda folder, *, step, **rest: (
-            die()
-            if step == 8 and (folder / ".step-8.partial").mkdir() is None
-            else save_state(folder, step=step, **rest)
+        original_hash = storage.hash_share
+        storage.hash_share = lambda folder, **rest: (
+            die() if folder.name == ".step-8.partial" else original_hash(folder, **rest)
         )
     else:
         signal.signal(signal.SIGALRM, die)

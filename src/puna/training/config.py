@@ -8,6 +8,7 @@ from puna.core.config import Settings
 from puna.core.errors import ConfigError
 from puna.training.optimizer import OptimizerConfig
 from puna.training.schedule import constant_lr, cosine_lr
+from puna.training.spikes import SpikeConfig
 
 __all__ = ["LoopConfig"]
 
@@ -39,6 +40,8 @@ class LoopConfig(Settings):
     """Updates between held-out measurements; None measures once, at the end."""
     checkpoint_every_steps: int = Field(default=500, gt=0)
     """Updates between training states: at most this much work is done twice after a kill."""
+    spikes: SpikeConfig = SpikeConfig()
+    """Losses too high to be true."""
 
     @model_validator(mode="after")
     def _check(self) -> "LoopConfig":
