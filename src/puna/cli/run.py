@@ -14,6 +14,7 @@ from puna.core.progress import Reporter
 from puna.recipe.figure4 import STAGES, raise_llama
 from puna.recipe.settings import Figure4Recipe, builtin_recipe
 from puna.reporting.summary import quickstart_summary
+from puna.training.signals import preemptible
 
 __all__ = ["register"]
 
@@ -69,7 +70,8 @@ def _run(
     started = time.monotonic()
     recipe = load_recipe(path, Figure4Recipe, overrides or ())
     set_threads(threads)
-    raise_llama(recipe, out=out, seed=seed, reporter=Reporter(), until=until)
+    with preemptible():
+        raise_llama(recipe, out=out, seed=seed, reporter=Reporter(), until=until)
     if until and until != STAGES[-1]:
         summary: dict = {"run": str(out), "until": until}
     else:

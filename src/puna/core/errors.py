@@ -69,10 +69,9 @@ class Preempted(Exception):
 
     exit_code = 0
 
-    def __init__(self, *, signal_name: str, step: int, total_steps: int) -> None:
+    def __init__(self, *, signal_name: str, done: str = "") -> None:
+        """Such as after "update 7 of 20"; without a place, what was finished is kept and nothing else."""
         self.signal_name = signal_name
-        self.step = step
-        super().__init__(
-            f"stopped by {signal_name} after update {step} of {total_steps}; the training state is saved. "
-            "Run the same command again to go on from here."
-        )
+        kept = f"after {done}; the training state is saved" if done else "; what is finished is kept"
+        text = f"stopped by {signal_name} {kept}. Run the same command again to go on from here."
+        super().__init__(text.replace(" ;", ";"))

@@ -143,7 +143,7 @@ class _Training:
             self._save(n_done, waits=is_stopping)
         if not is_last and is_stopping:
             name = self.request.name or "a signal to another process"
-            raise Preempted(signal_name=name, step=n_done, total_steps=config.n_steps)
+            raise Preempted(signal_name=name, done=f"update {n_done} of {config.n_steps}")
         return n_done
 
     def _update(self, step: int) -> tuple[Update | None, Spike | None, bool]:
