@@ -22,7 +22,7 @@ from puna.training.interval import Clock, Interval, Update
 from puna.training.optimizer import make_optimizer, set_lr
 from puna.training.parallel.ranks import SINGLE, Ranks
 from puna.training.signals import StopRequest, stop_requests
-from puna.training.spikes import LossWatch, Spike
+from puna.training.spikes import DIVERGED_UPDATES, LossWatch, Spike
 from puna.training.task import LossSum, TrainingTask
 from puna.training.watchdog import Watchdog
 
@@ -176,12 +176,20 @@ class _Training:
                 loss / summed.n_targets, self.watch.mean, math.sqrt(self.watch.variance)
             )
         else:
-            spike = self.watch.spike(loss / summed.n_targets, config.spikes)
+            spike = self._judge(loss / summed.n_targets, step)
         if spike is not None and config.spikes.action != "none":
             return None, spike, summed.is_stop_requested
         self.optimizer.step()
         update = Update(loss, summed.n_targets, summed.n_tokens, named, grad_norm, lr)
         return update, spike, summed.is_stop_requested
+
+    def _judge(self, loss: float, step: int) -> Spike | None:
+        """A divergence shows one update late: the state before its first loss holds the weights that gave it."""
+        try:
+            return self.watch.spike(loss, self.config.spikes)
+        except NumericsError:
+            self.checkpoints.distrust(step + 1 - DIVERGED_UPDATES)
+            raise
 
     def _roll_back(self, n_done: int, spike: Spike) -> int | None:
         """Go back to the last training state; the batches up to this one are left out on the way.
