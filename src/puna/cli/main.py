@@ -7,7 +7,7 @@ from io import TextIOWrapper
 import typer
 
 from puna import __version__
-from puna.cli import artifacts, convert, generate, reward, run, tokenizer
+from puna.cli import ablate, artifacts, convert, generate, reward, run, tokenizer
 from puna.core.errors import RecipeError
 from puna.core.storage import storage_errors
 
@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 run.register(app)
+ablate.register(app)
 generate.register(app)
 artifacts.register(app)
 convert.register(app)

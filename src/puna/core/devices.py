@@ -18,6 +18,7 @@ __all__ = [
     "hardware",
     "peak_rss_bytes",
     "pick_device",
+    "rss_bytes",
     "set_threads",
 ]
 
@@ -52,6 +53,14 @@ def peak_rss_bytes() -> int:
     """The most memory this process has held so far (ru_maxrss; children not counted)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def rss_bytes() -> int:
+    """Memory this process holds now; where the system does not tell, the most it has held."""
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return peak_rss_bytes()
 
 
 def available_memory_bytes(device: torch.device) -> int:

@@ -5,19 +5,21 @@ micro-batches never changes what is learned. Killed at any moment, a run continu
 """
 
 import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from puna.core.artifacts import StageContext
+from puna.core.config import resolve
 from puna.core.errors import DataError, NumericsError
 from puna.core.seeding import derive_seed
+from puna.core.trackers import open_trackers
 from puna.training.config import LoopConfig
+from puna.training.hooks import EvaluationHook, check_hooks, run_hooks
+from puna.training.meter import Meter
 from puna.training.optimizer import average_and_clip_gradients, make_optimizer, set_lr
 from puna.training.resume import load_state, save_state
 
@@ -60,6 +62,16 @@ class TrainingTask(Protocol):
         ...
 
 
+@runtime_checkable
+class CountsFlops(Protocol):
+    """A task that knows what a token costs: MFU is measured for it."""
+
+    @property
+    def flops_per_token(self) -> float:
+        """Operations of forward and backward pass, model/accounting.training_flops_per_token."""
+        ...
+
+
 @dataclass(slots=True)
 class _Progress:
     """Sums since the last logged line, and totals; saved, so that a resumed run logs the same numbers."""
@@ -69,6 +81,7 @@ class _Progress:
     metrics: dict[str, float] = field(default_factory=dict)
     n_tokens_total: int = 0
     n_targets_total: int = 0
+    meter: dict[str, float | None] = field(default_factory=dict)
 
     def add(self, update: "_Update") -> None:
         self.loss += update.loss
@@ -98,87 +111,94 @@ class _Update:
     lr: float
 
 
-class _Clock:
-    """Tokens per second of the updates alone, without evaluation and saving; never used for a decision."""
-
-    def __init__(self) -> None:
-        self._seconds, self._n_tokens = 0.0, 0
-        self._seconds_total, self._n_tokens_total = 0.0, 0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self._seconds += time.perf_counter() - started
-
-    def add(self, n_tokens: int) -> None:
-        self._n_tokens += n_tokens
-
-    def lap(self) -> float:
-        rate = self._n_tokens / max(self._seconds, 1e-9)
-        self._seconds_total += self._seconds
-        self._n_tokens_total += self._n_tokens
-        self._seconds, self._n_tokens = 0.0, 0
-        return rate
-
-    @property
-    def mean(self) -> float:
-        return self._n_tokens_total / max(self._seconds_total, 1e-9)
-
-
 def run(
-    task: TrainingTask, config: LoopConfig, context: StageContext, *, description: str = "training"
+    task: TrainingTask,
+    config: LoopConfig,
+    context: StageContext,
+    *,
+    description: str = "training",
+    hooks: Sequence[EvaluationHook] = (),
 ) -> dict[str, Any]:
     """Train the task's model for config.n_steps updates, resuming from context.state where it holds a state.
 
-    Metrics go to the context's log: split "train" (loss per target in nats, grad_norm, lr,
-    tokens_per_second and the task's own) and split "validation" (what the task evaluates).
+    Metrics go to the context's log: split "train" (loss per target in nats, grad_norm, lr, tokens so far and the
+    task's own), "system" (what this machine made of it, meter.py), "validation" (what the task evaluates), and one
+    for each hook.
 
+    Args:
+        hooks: Evaluation suites that run every so many updates.
     Returns:
-        Numbers for the manifest: steps, tokens, targets, train_loss (over the last logged updates),
-        validation and tokens_per_second (of this process).
+        Numbers for the manifest: steps, tokens, targets, train_loss (over the last logged updates), validation,
+        tokens_per_second (of this process), system (meter.py) and the last values of each hook.
     Raises:
         NumericsError: loss or gradient is not finite; nothing was updated and the last state remains.
     """
+    check_hooks(hooks)
     optimizer = make_optimizer(task.model, config.optimizer)
     torch.manual_seed(derive_seed(context.seed, "training loop"))
     resumed = load_state(context.state, model=task.model, optimizer=optimizer)
     first, progress = (resumed.step, _Progress(**resumed.extra)) if resumed else (0, _Progress())
     context.metrics.truncate_after(first)
-    clock, results = _Clock(), dict[str, Any]()
+    context.metrics.attach(
+        open_trackers(config.tracking, name=description, state=context.state, settings=resolve(config))
+    )
+    meter, results = _meter(task, config, progress), dict[str, Any]()
     task.model.train()
     with context.reporter.track(description, config.n_steps, "step", completed=first) as tracker:
         for n_done in range(first + 1, config.n_steps + 1):
-            with clock.running():
-                update = _update(task, optimizer, config, n_done - 1)
-            clock.add(update.n_tokens)
+            with meter.timing("update"):
+                update = _update(task, optimizer, config, n_done - 1, meter)
+            meter.add_tokens(update.n_tokens)
             progress.add(update)
             is_last = n_done == config.n_steps
             if is_last or _is_due(n_done, config.log_every_steps):
-                results |= _log(context, n_done, progress, update, clock)
+                results |= _log(context, n_done, progress, update, meter)
             if is_last or _is_due(n_done, config.evaluate_every_steps):
-                results["validation"] = _evaluate(task, config, context, n_done)
+                with meter.timing("evaluation"):
+                    results["validation"] = _evaluate(task, config, context, n_done)
+            with meter.timing("evaluation"):
+                results |= run_hooks(
+                    hooks,
+                    task.model,
+                    step=n_done,
+                    is_last=is_last,
+                    precision=lambda: _precision(task.model, config),
+                    metrics=context.metrics,
+                )
             if not is_last and _is_due(n_done, config.checkpoint_every_steps):
-                saved = asdict(progress)
-                save_state(context.state, model=task.model, optimizer=optimizer, step=n_done, extra=saved)
+                with meter.timing("checkpoint"):
+                    saved = asdict(replace(progress, meter=meter.state()))
+                    save_state(context.state, model=task.model, optimizer=optimizer, step=n_done, extra=saved)
+                context.reporter.saved(n_done)
             shown = {name: results[name] for name in ("train_loss", "tokens_per_second") if name in results}
             tracker.advance(**shown)
     totals = {"steps": config.n_steps, "tokens": progress.n_tokens_total, "targets": progress.n_targets_total}
-    return totals | results | {"tokens_per_second": clock.mean}
+    system = meter.summary()
+    return totals | results | {"tokens_per_second": system["tokens_per_second"], "system": system}
+
+
+def _meter(task: TrainingTask, config: LoopConfig, progress: _Progress) -> Meter:
+    flops = task.flops_per_token if isinstance(task, CountsFlops) else None
+    device = next(task.model.parameters()).device
+    return Meter(device, config.energy, flops_per_token=flops, earlier=progress.meter)
 
 
 def _is_due(n_done: int, every: int | None) -> bool:
     return every is not None and n_done % every == 0
 
 
-def _update(task: TrainingTask, optimizer: torch.optim.Optimizer, config: LoopConfig, step: int) -> _Update:
+def _update(
+    task: TrainingTask, optimizer: torch.optim.Optimizer, config: LoopConfig, step: int, meter: Meter
+) -> _Update:
     """One optimizer update; reads the device once."""
     lr = config.lr(step)
     set_lr(optimizer, lr)
     optimizer.zero_grad(set_to_none=True)
     n_targets = n_tokens = 0
     sums: dict[str, Tensor | float] = {}
-    for batch in task.micro_batches(step):
+    with meter.timing("data"):
+        batches = task.micro_batches(step)
+    for batch in batches:
         with _precision(task.model, config):
             loss = task.loss(batch)
         loss.sum.backward()
@@ -228,15 +248,17 @@ def _evaluate(task: TrainingTask, config: LoopConfig, context: StageContext, n_d
     task.model.train()
     if values:
         context.metrics.write(n_done, "validation", **values)
+        context.reporter.show("validation", values)
     return values
 
 
 def _log(
-    context: StageContext, n_done: int, progress: _Progress, update: _Update, clock: _Clock
-) -> dict[str, float]:
-    means, rate = progress.means(), clock.lap()
-    context.metrics.write(
-        n_done, "train", **means, grad_norm=update.grad_norm, lr=update.lr, tokens_per_second=rate
-    )
+    context: StageContext, n_done: int, progress: _Progress, update: _Update, meter: Meter
+) -> dict[str, float | None]:
+    means, lap = progress.means(), meter.lap()
+    row = means | {"grad_norm": update.grad_norm, "lr": update.lr, "tokens": progress.n_tokens_total}
+    for split, values in (("train", row), ("system", lap)):
+        context.metrics.write(n_done, split, **values)
+        context.reporter.show(split, values)
     progress.start_interval()
-    return {"train_loss": means["loss"], "tokens_per_second": rate}
+    return {"train_loss": means["loss"], "tokens_per_second": lap["tokens_per_second"]}
