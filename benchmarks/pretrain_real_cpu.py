@@ -19,12 +19,11 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from harness import Figure, commit, finish, hardware, parser
+from harness import Figure, compare, finish, parser
 from torch import Tensor
 
 from puna.core.artifacts import read_manifest
@@ -127,7 +126,7 @@ def peer(out: Path, config: PretrainingConfig, size: ModelConfig, reporter: Repo
     """Train transformers' LlamaForCausalLM on the same rows, as its users would; resumes from its last state."""
     model = peer_model(size)
     rows = PretrainingTask(
-        Transformer(replace_vocabulary(size)),
+        Transformer(smallest(size)),
         config,
         data=out / "shards",
         bos_id=Tokenizer.load(out / "tokenizer").bos_id,
@@ -208,7 +207,7 @@ def peer_model(size: ModelConfig) -> Any:
     )
 
 
-def replace_vocabulary(size: ModelConfig) -> ModelConfig:
+def smallest(size: ModelConfig) -> ModelConfig:
     """The smallest model that can stand in a task whose rows alone are wanted."""
     return size.model_copy(update={"dim": 2 * size.n_heads, "n_layers": 1, "hidden_dim": 2})
 
@@ -258,27 +257,21 @@ def side(name: str, out: Path, size: ModelConfig, config: PretrainingConfig, rep
 
 
 def figures(results: Mapping[str, Any]) -> list[Figure]:
-    """Perplexity by source and in all, then speed; above 1, ours is better."""
+    """Perplexity by source and in all, then speed; above 1, ours is better. One training a side, so n is 1."""
+    rows = {}
+    sides = [results[name]["held_out"] for name in ("ours", "peer")]
+    for source in sides[0]:
+        rows[source] = [found[source] for found in sides]
+    rows["all"] = [[sum(column) for column in zip(*found.values(), strict=True)] for found in sides]
     made = []
-
-    def add(name: str, ours: float, peer: float, ratio: float, unit: str, n: int) -> None:
-        blank = Figure(name=name, ours=round(ours, 4), peer=round(peer, 4), ratio=round(ratio, 4), unit=unit,
-                       n=1, spread=0.0, hardware=hardware(), commit=commit())  # fmt: skip
-        made.append(replace(blank, n=n))
-
-    mine, theirs = results["ours"]["held_out"], results["peer"]["held_out"]
-    totals = {side: [sum(x) for x in zip(*found.values(), strict=True)] for side, found in
-              (("ours", mine), ("peer", theirs))}  # fmt: skip
-    rows = {
-        **{source: (mine[source], theirs[source]) for source in mine},
-        "all": (totals["ours"], totals["peer"]),
-    }
-    for source, ((nats, n), (peer_nats, _)) in rows.items():
-        ours_, peer_ = math.exp(nats / n), math.exp(peer_nats / n)
-        add(f"perplexity_{source}", ours_, peer_, peer_ / ours_, f"perplexity over {n} tokens", 1)
-    speeds = [results[name]["tokens_per_second"] for name in ("ours", "peer")]
-    add("tokens_per_second", *speeds, speeds[0] / speeds[1], "tokens/s", 1)
-    return made
+    for source, losses in rows.items():
+        values = [math.exp(nats / n) for nats, n in losses]
+        unit = f"perplexity over {losses[0][1]} tokens"
+        made.append(
+            compare(f"perplexity_{source}", *([v] for v in values), unit=unit, is_higher_better=False)
+        )
+    speeds = ([results[name]["tokens_per_second"]] for name in ("ours", "peer"))
+    return [*made, compare("tokens_per_second", *speeds, unit="tokens/s")]
 
 
 def main() -> None:

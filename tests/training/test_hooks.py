@@ -25,7 +25,7 @@ class Suite:
 
 
 def run(hooks: list[Suite], model: nn.Module, log: MetricsLog, step: int, *, is_last: bool = False) -> dict:
-    return run_hooks(hooks, model, step=step, is_last=is_last, precision=nullcontext, metrics=log)
+    return run_hooks(hooks, model, step=step, is_last=is_last, precision=nullcontext, write=log.write)
 
 
 def test_suites_run_when_due_and_after_the_last_update(tmp_path) -> None:

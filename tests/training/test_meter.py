@@ -81,7 +81,9 @@ def test_a_resumed_training_goes_on_counting(clock: Clock) -> None:
     update(first, clock, 1000, data=1, rest=9)
     saved = first.state()
     clock.now += 1000  # while nothing ran
-    second = cpu_meter(earlier=saved)
+    second = cpu_meter()
+    second.go_on_from(saved)
+    second.go_on_from(saved)  # as after a rollback
     update(second, clock, 1000, data=1, rest=4)
     found = second.summary()
     assert found["seconds"] == {

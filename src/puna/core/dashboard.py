@@ -51,11 +51,12 @@ class Dashboard:
 
     def warn(self, text: str) -> None:
         """Keep a warning in sight; only the latest few stay."""
-        self._warnings.append(text)
+        self._warnings.append(text.removeprefix("WARNING: "))
 
     def saved(self, step: int) -> None:
         """A training state was written after this step."""
-        self._checkpoint = (step, time.monotonic())
+        if self._checkpoint is None or self._checkpoint[0] != step:
+            self._checkpoint = (step, time.monotonic())
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Panel]:
         if self.is_empty:

@@ -6,6 +6,7 @@ __all__ = [
     "ContaminationError",
     "DataError",
     "NumericsError",
+    "Preempted",
     "ProtocolError",
     "RecipeError",
     "RunLockedError",
@@ -61,3 +62,17 @@ class RunLockedError(RecipeError):
 
 class StorageError(RecipeError):
     """The disk is full or cannot be written: free space and run the same command again."""
+
+
+class Preempted(Exception):
+    """The machine asked for its processors back: the state is saved, and the same command goes on from there."""
+
+    exit_code = 0
+
+    def __init__(self, *, signal_name: str, step: int, total_steps: int) -> None:
+        self.signal_name = signal_name
+        self.step = step
+        super().__init__(
+            f"stopped by {signal_name} after update {step} of {total_steps}; the training state is saved. "
+            "Run the same command again to go on from here."
+        )

@@ -126,7 +126,7 @@ class Reporter:
 
     def warn(self, text: str) -> None:
         """Say one line that asks for attention, and keep it in sight where there is a dashboard."""
-        self.log(f"warning: {text}")
+        self.log(text)
         if self.bars is not None and self.bars.dashboard is not None:
             self.bars.dashboard.warn(text)
 

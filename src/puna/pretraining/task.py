@@ -12,9 +12,9 @@ from puna.core.errors import DataError
 from puna.model.accounting import training_flops_per_token
 from puna.model.transformer import Transformer
 from puna.pretraining.config import PretrainingConfig
-from puna.training.loop import LossSum
 from puna.training.losses import next_token_loss
 from puna.training.order import ShuffledOrder
+from puna.training.task import LossSum
 from puna.training.token_shards import TokenStream, read_index
 
 __all__ = ["PretrainingTask", "document_layout"]

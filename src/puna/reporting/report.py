@@ -83,5 +83,6 @@ def _lead(run: RunFolder, sections: list[Section]) -> str:
         )
     missing = sum(bool(section.missing) for section in sections)
     if missing:
-        parts.append(f"{missing} sections have no data in this run; the end of the page says why.")
+        what = "1 section has" if missing == 1 else f"{missing} sections have"
+        parts.append(f"{what} no data in this run; the end of the page says why.")
     return " ".join(parts)

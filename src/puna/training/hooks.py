@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from puna.core.errors import ConfigError
-from puna.core.metrics import MetricsLog
 
 __all__ = ["EvaluationHook", "check_hooks", "run_hooks"]
 
@@ -25,7 +24,7 @@ class EvaluationHook(Protocol):
 
     @property
     def name(self) -> str:
-        """The split of its rows in metrics.jsonl, and its key in the manifest."""
+        """The split of its rows in metrics.jsonl, and its key among the manifest's suites."""
         ...
 
     @property
@@ -69,12 +68,13 @@ def run_hooks(
     step: int,
     is_last: bool,
     precision: Callable[[], AbstractContextManager[object]],
-    metrics: MetricsLog,
+    write: Callable[..., None],
 ) -> dict[str, dict[str, float]]:
     """Run the suites that are due after this update and record their rows.
 
     Args:
         precision: Makes the context that a training forward pass runs in.
+        write: Records a row: step, split, values by name.
     Returns:
         Values by suite, of those that ran.
     """
@@ -87,7 +87,7 @@ def run_hooks(
         for hook in due:
             with torch.random.fork_rng(devices), torch.no_grad(), precision():
                 results[hook.name] = dict(hook.evaluate(model, step))
-            metrics.write(step, hook.name, **results[hook.name])
+            write(step, hook.name, **results[hook.name])
     finally:
         model.train(was_training)
     return results

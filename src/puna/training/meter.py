@@ -33,23 +33,29 @@ class Meter:
         *,
         flops_per_token: float | None = None,
         n_devices: int = 1,
-        earlier: Mapping[str, float | None] | None = None,
     ) -> None:
         """
         Args:
             flops_per_token: Forward and backward, model/accounting.training_flops_per_token; None leaves MFU out.
             n_devices: Processes like this one that share the tokens.
-            earlier: state() of the attempt that this one resumes.
         """
-        earlier = {name: value or 0.0 for name, value in (earlier or {}).items()}
         self._device, self._n_devices, self._flops_per_token = device, n_devices, flops_per_token
         self._peak_flops, tdp_watts = _peak_and_tdp(device)
-        self.energy = EnergyMeter(energy, device, earlier.pop("energy_kwh", 0.0), tdp_watts)
-        self._earlier = earlier
+        self.energy = EnergyMeter(energy, device, tdp_watts=tdp_watts)
+        self._earlier: dict[str, float] | None = None
         self._lap, self._total = _zeros(), _zeros()
         self._started = time.monotonic()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+
+    def go_on_from(self, earlier: Mapping[str, float | None]) -> None:
+        """Add what the attempts before spent, from their state(); only the first call counts.
+
+        A later one comes from a rollback, and the time before that has been spent all the same.
+        """
+        if self._earlier is None:
+            self._earlier = {name: value or 0.0 for name, value in earlier.items()}
+            self.energy.earlier_kwh = self._earlier.get("energy_kwh", 0.0)
 
     @contextmanager
     def timing(self, part: Part) -> Iterator[None]:
@@ -115,12 +121,15 @@ class Meter:
 
     def _seconds(self) -> dict[str, float]:
         return {
-            f"{part}_seconds": self._earlier.get(f"{part}_seconds", 0.0) + self._total[part] + self._lap[part]
+            f"{part}_seconds": self._before(f"{part}_seconds") + self._total[part] + self._lap[part]
             for part in _PARTS
         }
 
     def _wall_seconds(self) -> float:
-        return self._earlier.get("wall_seconds", 0.0) + time.monotonic() - self._started
+        return self._before("wall_seconds") + time.monotonic() - self._started
+
+    def _before(self, name: str) -> float:
+        return (self._earlier or {}).get(name, 0.0)
 
 
 def _zeros() -> dict[str, float]:

@@ -151,6 +151,7 @@ def decoding(run: RunFolder) -> Section:
     for panel, length in zip(panels, lengths, strict=False):
         for index, (variant, by_length) in enumerate(curves.items()):
             _speed_line(panel, by_length[length], SERIES[index], variant)
+        panel.set_ylim(bottom=0)
         describe(panel, title=f"{length} tokens before", x="batch size", y="tokens per second")
     for index, (variant, by_length) in enumerate(curves.items()):
         _cache_line(panels[-1], by_length[lengths[-1]], SERIES[index], variant)
@@ -180,7 +181,7 @@ def _speed_line(panel: Axes, rows: list[dict[str, Any]], colour: str, label: str
     )
     panel.set_xscale("log", base=2)
     panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    panel.set_ylim(bottom=0)
+    panel.minorticks_off()
     if full := [row["batch_size"] for row in rows if row["tokens_per_second"] is None]:
         panel.plot(
             full, [fit[-1]["tokens_per_second"]] if fit else [0], color=colour, marker="x", markersize=6
@@ -200,6 +201,7 @@ def _cache_line(panel: Axes, rows: list[dict[str, Any]], colour: str, label: str
     )
     panel.set_xscale("log", base=2)
     panel.set_yscale("log", base=2)
+    panel.minorticks_off()
     for axis in (panel.xaxis, panel.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:g}")
 

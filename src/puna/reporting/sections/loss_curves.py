@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from puna.reporting.blocks import Cell, Drawing, Table, plain
 from puna.reporting.run_folder import Artifact
-from puna.reporting.style import describe, legend, new_figure, shade
+from puna.reporting.style import SERIES, describe, legend, new_figure, shade
 
 __all__ = ["Points", "held_out", "loss_by_tokens", "thin"]
 
@@ -17,6 +17,9 @@ MAX_POINTS = 400
 HELD_OUT_SPLITS = ("validation", "held_out")
 PAPER_ENDS = "7B 1.74, 13B 1.67, 34B 1.57, 70B 1.50"
 """Figure 5 at 2 T tokens, nats, read off the chart by eye."""
+
+SIZES_DIFFER = 1.2
+"""Models whose parameters differ by more are called sizes."""
 
 Points = list[tuple[float, float]]
 
@@ -34,18 +37,21 @@ class _Curve:
 
 
 def loss_by_tokens(models: Mapping[str, Artifact], *, name: str) -> list[Drawing | Table]:
-    """Loss against tokens, beside it loss against operations where several models know theirs, and a table of ends.
+    """Loss against tokens and a table of ends; for models of several sizes also loss against operations.
 
     Nothing for models whose logs do not count tokens, as those of older versions.
     """
     curves = [curve for label, artifact in models.items() if (curve := _read(label, artifact))]
     if not curves:
         return []
-    curves.sort(key=lambda curve: curve.n_parameters or 0)
-    has_flops = len(curves) > 1 and all(curve.flops_per_token for curve in curves)
+    are_sizes = _are_sizes(curves)
+    if are_sizes:
+        curves.sort(key=lambda curve: curve.n_parameters or 0)
+    has_flops = are_sizes and all(curve.flops_per_token for curve in curves)
     figure, panels = new_figure(1 + has_flops, width=9.6 if has_flops else 7.6, height=3.6)
+    is_ordered = are_sizes or len(curves) == 1
     for index, curve in enumerate(curves):
-        colour = shade(index + 1, len(curves) + 1)
+        colour = shade(index + 1, len(curves) + 1) if is_ordered else SERIES[index % len(SERIES)]
         _line(panels[0], curve, colour, 1.0)
         if has_flops and curve.flops_per_token:
             _line(panels[1], curve, colour, curve.flops_per_token)
@@ -54,16 +60,28 @@ def loss_by_tokens(models: Mapping[str, Artifact], *, name: str) -> list[Drawing
     if has_flops:
         describe(panels[1], title="by operations", x="training FLOPs", y="loss, nats per token")
         panels[1].set_xscale("log")
+        panels[1].minorticks_off()
+        panels[1].set_xlim(left=_first_flops(curves))
+    panels[0].margins(x=0.02)
     for panel in panels:
-        panel.margins(x=0.02)
         panel.set_ylim(*_limits(curves))
     legend(panels[0])
-    caption = (
-        "Lines are training loss, dots held-out loss. The paper's models end near "
-        f"{PAPER_ENDS} nats after 2 T tokens of their own data."
-    )
+    paper = f" The paper's models end near {PAPER_ENDS} nats after 2 T tokens of their own data."
+    caption = "Lines are training loss, dots held-out loss." + (paper if is_ordered else "")
     drawing = Drawing(name, figure, caption, "Training loss against tokens", wide=has_flops)
     return [drawing, _table(curves)] if len(curves) > 1 else [drawing]
+
+
+def _are_sizes(curves: list[_Curve]) -> bool:
+    """Whether the models differ in size rather than in something else."""
+    counts = [curve.n_parameters or 0 for curve in curves]
+    return len(curves) > 1 and max(counts) > SIZES_DIFFER * min(counts)
+
+
+def _first_flops(curves: list[_Curve]) -> float:
+    """Where the first of the curves comes into sight."""
+    starts = [c.tokens[len(c.tokens) // 20] * (c.flops_per_token or 0) for c in curves]
+    return 0.9 * min(starts)
 
 
 def _read(label: str, artifact: Artifact) -> _Curve | None:
