@@ -96,9 +96,14 @@ class Transformer(nn.Module):
             cache.length += n_new
         return self.norm(x)
 
+    @property
+    def output_weight(self) -> Float[Tensor, "vocab dim"]:
+        """The matrix that makes logits."""
+        return self.tok_embeddings.weight if self.config.tie_embeddings else self.output.weight
+
     def logits(self, hidden: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         """Unnormalized log-probabilities of the next token, in float32."""
-        weight = self.tok_embeddings.weight if self.config.tie_embeddings else self.output.weight
+        weight = self.output_weight
         return full_rows(lambda rows: F.linear(rows, weight), hidden).float()
 
     def forward(

@@ -5,7 +5,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
+
+from puna.training.parallel.vocab_parallel import vocab_parallel_loss
 
 __all__ = ["HasLogits", "next_token_loss", "ranking_loss", "safety_auxiliary_loss"]
 
@@ -47,6 +50,9 @@ def next_token_loss(
         n_filler = min(-chosen.numel() % ROWS_MULTIPLE, mask.numel() - chosen.numel())
         flat_targets = F.pad(flat_targets[chosen], (0, n_filler), value=IGNORED)
         flat_hidden = flat_hidden.index_select(0, F.pad(chosen, (0, n_filler)))
+    weight = getattr(model, "output_weight", None)
+    if isinstance(weight, DTensor):
+        return vocab_parallel_loss(flat_hidden, weight, flat_targets), int((flat_targets != IGNORED).sum())
     logits = model.logits(flat_hidden).float()
     loss = F.cross_entropy(logits, flat_targets, reduction="sum", ignore_index=IGNORED)
     return loss, int((flat_targets != IGNORED).sum())

@@ -63,15 +63,13 @@ class CountingTask:
 
     def evaluate(self) -> dict[str, float]:
         losses = [self.loss(batch) for batch in self.micro_batches(10_000)]
-        return {"loss": sum(l.sum.item() for l in losses) / sum(l.n_targets for l in losses)}
+        return {"loss": sum(x.sum.item() for x in losses) / sum(x.n_targets for x in losses)}
 
 
 def train(folder: Path, ranks: Ranks = SINGLE, *, loop: LoopConfig = LOOP, **rows: int) -> dict[str, Tensor]:
     """Train in a folder, which may hold a state; returns the whole tensors at the end."""
-    if isinstance(ranks, TorchrunRanks):
-        model = make_sharded(MODEL, ranks, seed=SEED)
-    else:
-        model = Transformer(MODEL, seed=SEED)
+    is_sharded = isinstance(ranks, TorchrunRanks)
+    model = make_sharded(MODEL, ranks, seed=SEED) if is_sharded else Transformer(MODEL, seed=SEED)
     context = StageContext(folder=folder / "artifact", state=folder / "state", seed=0, reporter=quiet())
     if ranks.is_writer:
         context.folder.mkdir(parents=True, exist_ok=True)

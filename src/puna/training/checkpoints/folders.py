@@ -5,7 +5,7 @@ from pathlib import Path
 
 from puna.core.storage import sync
 
-__all__ = ["partial_folder", "prune", "publish", "saved_states", "set_aside", "step_of"]
+__all__ = ["keep_permanent", "partial_folder", "prune", "publish", "saved_states", "set_aside", "step_of"]
 
 DAMAGED = "damaged-"
 
@@ -52,3 +52,15 @@ def set_aside(state: Path) -> None:
     aside = state.with_name(f"{DAMAGED}{state.name}")
     shutil.rmtree(aside, ignore_errors=True)
     state.rename(aside)
+
+
+def keep_permanent(folder: Path, beside: Path, permanent_every_steps: int | None) -> None:
+    """Move the states that are to stay out of a training that ends; an earlier run's under that name are replaced."""
+    if permanent_every_steps is None:
+        return
+    permanent = [state for state in saved_states(folder) if step_of(state) % permanent_every_steps == 0]
+    if permanent:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+    for state in permanent:
+        state.rename(beside / state.name)

@@ -29,7 +29,7 @@ class Layout:
 
 
 class ParallelConfig(Settings):
-    """One mesh of three axes: it changes how fast a model is trained, not what is learned, and may change at a resume."""
+    """One mesh of three axes: how fast a model is trained, not what it learns; it may change at a resume."""
 
     dp_replicate: int = Field(default=1, gt=0)
     """Copies of the sharded model (hybrid sharding): one a node keeps all-gathers inside the node."""

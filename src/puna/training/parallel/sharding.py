@@ -56,8 +56,9 @@ def make_sharded(
 def shard(model: Transformer, ranks: TorchrunRanks, *, compute_dtype: torch.dtype) -> None:
     """Cut a model over the data-parallel axes, a unit each for the embeddings, every block and the head.
 
-    The last block is not resharded after its forward pass, for its backward pass comes next. The embeddings and norm
-    gains of the root are gathered in float32, so that the residual stream is what one process has under autocast.
+    The last block is not resharded after its forward pass, for its backward pass comes next. Embeddings and head are
+    gathered in float32: the residual stream is then what one process has under autocast, and the head's gradient,
+    a sum over chunks of positions, is added up in float32.
     The head's weight is used by the loss, outside any module call: the end of `hidden` gathers it, and the end of the
     backward pass gives it back.
     """
@@ -71,7 +72,7 @@ def shard(model: Transformer, ranks: TorchrunRanks, *, compute_dtype: torch.dtyp
     has_head = not model.config.tie_embeddings
     if has_head:
         fully_shard(model.tok_embeddings, mesh=mesh, mp_policy=in_stream)
-        fully_shard(model.output, mesh=mesh, mp_policy=in_blocks, reshard_after_forward=False)
+        fully_shard(model.output, mesh=mesh, mp_policy=in_stream, reshard_after_forward=False)
     for layer in model.layers:
         is_last = layer is model.layers[-1]
         fully_shard(layer, mesh=mesh, mp_policy=in_blocks, reshard_after_forward=not is_last)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 
+from puna.model.config import ModelConfig
 from puna.training.parallel.config import Layout, ParallelConfig
 from puna.training.parallel.gradients import average_and_clip_shards
 from puna.training.parallel.ranks import Ranks
@@ -40,9 +41,18 @@ class TorchrunRanks(Ranks):
         )
         self.n_shares = self.layout.n_shares
         self._share = self.rank // self.layout.tp
-        self._reduces_always = config.reduce_every_micro_batch
+        self._config = config
         self._control = dist.new_group(backend="gloo")
         self._background = dist.new_group(backend="gloo")
+
+    def check(self, model: ModelConfig, *, batch_size: int, micro_batch_size: int) -> None:
+        """Refuse what cannot be cut into equal parts, before anything is made.
+
+        Raises:
+            ConfigError: names the size that does not divide.
+        """
+        self._config.check_model(model)
+        self._config.check_batch(batch_size=batch_size, micro_batch_size=micro_batch_size, layout=self.layout)
 
     def share_of(self, batches: Sequence[Any]) -> tuple[list[Any], int]:
         """Every n-th micro-batch; where they do not come out even, the last one again, for nothing."""
@@ -58,7 +68,7 @@ class TorchrunRanks(Ranks):
     def before_micro_batch(self, model: nn.Module, *, is_last: bool) -> None:
         """Reduce after the last backward pass only, unless memory is short."""
         if isinstance(model, FSDPModule):
-            model.set_requires_gradient_sync(is_last or self._reduces_always)
+            model.set_requires_gradient_sync(is_last or self._config.reduce_every_micro_batch)
 
     def reduce(
         self, sums: dict[str, Tensor | float], counts: Sequence[int]
