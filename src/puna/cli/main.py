@@ -11,7 +11,7 @@ from io import TextIOWrapper
 import typer
 
 from puna import __version__
-from puna.cli import artifacts, convert, generate, pretrain, reward, run, tokenizer
+from puna.cli import ablate, artifacts, convert, generate, pretrain, reward, run, tokenizer
 from puna.core.errors import Preempted, RecipeError
 from puna.core.storage import storage_errors
 
@@ -28,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 run.register(app)
+ablate.register(app)
 pretrain.register(app)
 generate.register(app)
 artifacts.register(app)

@@ -1,5 +1,6 @@
 """Pretraining (§2.2) as a stage: token shards and a tokenizer in, a base model out; on one process or many."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from puna.pretraining.task import PretrainingTask
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.checkpoints import Safeguards
 from puna.training.checkpoints.folders import keep_permanent, saved_states
+from puna.training.hooks import EvaluationHook
 from puna.training.loop import run
 from puna.training.parallel import SINGLE, Ranks, TorchrunRanks, make_sharded
 from puna.training.parallel.stage import run_together
@@ -34,6 +36,8 @@ def pretrain(
     tokenizer: Path,
     out: Path,
     seed: int,
+    labels: Mapping[str, str] | None = None,
+    hooks: Sequence[EvaluationHook] = (),
     reporter: Reporter | None = None,
     ranks: Ranks = SINGLE,
     safeguards: Safeguards | None = None,
@@ -44,6 +48,9 @@ def pretrain(
     Args:
         data: Artifact with shards/index.json; format in training/token_shards.py.
         tokenizer: The tokenizer the shards were made with; it is copied beside the model.
+        labels: For the report, such as the variant of an ablation.
+        hooks: Evaluation suites to run on the way; they do not change the model, so a finished one is kept whatever
+            they are.
         ranks: The processes that train together, each of which makes this call.
         accepts_changes: Go on with an interrupted run although settings other than the architecture differ.
     Returns:
@@ -64,11 +71,11 @@ def pretrain(
 
     def build(context: StageContext) -> dict[str, Any]:
         if request is None:
-            return _build(config, model, data, loaded, context, ranks, safeguards)
+            return _build(config, model, data, loaded, context, ranks, safeguards, hooks)
         for change in changes:
             context.reporter.log(f"setting changed {change}")
         write_request(context.state, request, changes)
-        metrics = _build(config, model, data, loaded, context, ranks, safeguards)
+        metrics = _build(config, model, data, loaded, context, ranks, safeguards, hooks)
         beside = out.with_name(f"{out.name}.states")
         keep_permanent(context.state, beside, safeguards.permanent_every_steps)
         changed = read_changes(context.state)
@@ -82,7 +89,7 @@ def pretrain(
             inputs=inputs,
             seed=seed,
             build=build_,
-            labels={"version": "pretrained"},
+            labels={"version": "pretrained"} | dict(labels or {}),
             reporter=reporter,
             keeps_state=True,
         )
@@ -98,6 +105,7 @@ def _build(
     context: StageContext,
     ranks: Ranks,
     safeguards: Safeguards,
+    hooks: Sequence[EvaluationHook],
 ) -> dict[str, Any]:
     seed = derive_seed(context.seed, "weights")
     if isinstance(ranks, TorchrunRanks):
@@ -114,6 +122,7 @@ def _build(
         description="pretraining",
         ranks=ranks,
         safeguards=safeguards,
+        hooks=hooks,
     )
     generation = GenerationConfig(bos_id=tokenizer.bos_id, eos_ids=(tokenizer.eos_id,))
     save_model(model, context.folder, generation=generation, is_writer=ranks.is_writer)
@@ -122,4 +131,8 @@ def _build(
     layout = (
         {"world_size": ranks.size, "layout": str(ranks.layout)} if isinstance(ranks, TorchrunRanks) else {}
     )
-    return metrics | {"n_parameters": sum(p.numel() for p in model.parameters())} | layout
+    sizes = {
+        "n_parameters": sum(p.numel() for p in model.parameters()),
+        "flops_per_token": task.flops_per_token,
+    }
+    return metrics | sizes | layout

@@ -10,6 +10,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from puna.core.errors import DataError
+from puna.model.accounting import training_flops_per_token
 from puna.model.transformer import Transformer
 from puna.pretraining.config import PretrainingConfig
 from puna.training.losses import next_token_loss
@@ -46,6 +47,11 @@ class PretrainingTask:
                 fix="Add text or lower seq_len.",
             )
         self._order = ShuffledOrder(n_windows, batch_size=config.loop.batch_size, seed=seed)
+
+    @property
+    def flops_per_token(self) -> float:
+        """Operations of one token's training, for MFU."""
+        return training_flops_per_token(self.model.config, seq_len=self._config.seq_len)
 
     def micro_batches(self, step: int) -> "_RowsOnDemand":
         """The rows of one update, each micro-batch read from the shards when it is asked for."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from puna.core.errors import DataError
 from puna.training.config import LoopConfig
+from puna.training.meter import Meter
 from puna.training.parallel.ranks import Ranks
 from puna.training.task import TrainingTask
 from puna.training.watchdog import Watchdog
@@ -27,7 +28,14 @@ class GradientSums:
 
 
 def sum_gradients(
-    task: TrainingTask, config: LoopConfig, step: int, ranks: Ranks, watchdog: Watchdog, *, stop: bool = False
+    task: TrainingTask,
+    config: LoopConfig,
+    step: int,
+    ranks: Ranks,
+    watchdog: Watchdog,
+    meter: Meter,
+    *,
+    stop: bool = False,
 ) -> GradientSums:
     """Forward and backward passes of one update; summed, not averaged.
 
@@ -38,7 +46,8 @@ def sum_gradients(
         DataError: there is nothing to learn in the whole batch.
     """
     watchdog.note(f"reading the batch of update {step + 1}")
-    batches, n_counted = ranks.share_of(task.micro_batches(step))
+    with meter.timing("data"):
+        batches, n_counted = ranks.share_of(task.micro_batches(step))
     n_targets = n_tokens = 0
     sums: dict[str, Tensor | float] = {}
     for index, batch in enumerate(batches):

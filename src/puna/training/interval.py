@@ -1,11 +1,8 @@
-"""Sums between two lines of metrics, and the clock of the updates."""
+"""Sums between two lines of metrics."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-__all__ = ["Clock", "Interval", "Update"]
+__all__ = ["Interval", "Update"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,35 +51,3 @@ class Interval:
     def start(self) -> None:
         """Begin the next line."""
         self.loss, self.n_targets, self.metrics = 0.0, 0, {}
-
-
-class Clock:
-    """Tokens per second of the updates alone, without evaluation and saving; never used for a decision."""
-
-    def __init__(self) -> None:
-        self._seconds, self._n_tokens = 0.0, 0
-        self._seconds_total, self._n_tokens_total = 0.0, 0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Time what is inside."""
-        started = time.perf_counter()
-        yield
-        self._seconds += time.perf_counter() - started
-
-    def add(self, n_tokens: int) -> None:
-        """Count the tokens that were read in that time."""
-        self._n_tokens += n_tokens
-
-    def lap(self) -> float:
-        """Tokens per second since the last lap."""
-        rate = self._n_tokens / max(self._seconds, 1e-9)
-        self._seconds_total += self._seconds
-        self._n_tokens_total += self._n_tokens
-        self._seconds, self._n_tokens = 0.0, 0
-        return rate
-
-    @property
-    def mean(self) -> float:
-        """Tokens per second over all laps."""
-        return self._n_tokens_total / max(self._seconds_total, 1e-9)

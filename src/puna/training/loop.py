@@ -6,24 +6,29 @@ the same bits.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
 from puna.core.artifacts import StageContext
+from puna.core.config import resolve
 from puna.core.errors import NumericsError, Preempted, StorageError
 from puna.core.seeding import derive_seed
+from puna.core.trackers import open_trackers
 from puna.training.checkpoints import Checkpointer, Safeguards
 from puna.training.config import LoopConfig
 from puna.training.diagnosis import not_finite
 from puna.training.gradients import precision, sum_gradients
-from puna.training.interval import Clock, Interval, Update
+from puna.training.hooks import EvaluationHook, check_hooks, run_hooks
+from puna.training.interval import Interval, Update
+from puna.training.meter import Meter
 from puna.training.optimizer import make_optimizer, set_lr
 from puna.training.parallel.ranks import SINGLE, Ranks
 from puna.training.signals import StopRequest, stop_requests
 from puna.training.spikes import DIVERGED_UPDATES, LossWatch, Spike
-from puna.training.task import LossSum, TrainingTask
+from puna.training.task import CountsFlops, LossSum, TrainingTask
 from puna.training.watchdog import Watchdog
 
 __all__ = ["LoopConfig", "LossSum", "TrainingTask", "run"]
@@ -37,29 +42,33 @@ def run(
     description: str = "training",
     ranks: Ranks = SINGLE,
     safeguards: Safeguards | None = None,
+    hooks: Sequence[EvaluationHook] = (),
 ) -> dict[str, Any]:
     """Train the task's model for config.n_steps updates, resuming from context.state where it holds a state.
 
-    Metrics go to the context's log: split "train" (loss per target in nats, grad_norm, lr,
-    tokens_per_second and the task's own), split "validation" (what the task evaluates), and one line for every
-    loss spike ("spikes") and every training state that could not be written ("checkpoints").
+    Metrics go to the context's log: split "train" (loss per target in nats, grad_norm, lr, tokens so far and the
+    task's own), "system" (what the machines made of it, meter.py), "validation" (what the task evaluates), one split a
+    hook, and one line for every loss spike ("spikes") and every training state that could not be written
+    ("checkpoints").
 
     Args:
         ranks: The processes that train together; each calls this with its piece of the model.
+        hooks: Evaluation suites that run every so many updates.
     Returns:
-        Numbers for the manifest: steps, tokens, targets, train_loss (over the last logged updates),
-        validation and tokens_per_second (of all processes).
+        Numbers for the manifest: steps, tokens, targets, train_loss (over the last logged updates), validation,
+        suites (the last values of each hook), tokens_per_second (of all processes) and system (meter.py).
     Raises:
         NumericsError: loss or gradient is not finite, or the loss diverges; the last good state remains.
         Preempted: SIGTERM or SIGUSR1 came; the state is saved.
     """
+    check_hooks(hooks)
     optimizer = make_optimizer(task.model, config.optimizer)
     torch.manual_seed(derive_seed(context.seed, "training loop"))
     safeguards = safeguards or Safeguards()
 
     def tell(text: str) -> None:
         if ranks.is_writer:
-            context.reporter.log(text)
+            context.reporter.warn(text)
 
     checkpoints = Checkpointer(
         context.state,
@@ -70,9 +79,12 @@ def run(
         tell=tell,
     )
     watchdog = Watchdog(context.state, rank=ranks.rank, stall_seconds=safeguards.stall_seconds)
+    flops = task.flops_per_token if isinstance(task, CountsFlops) else None
+    device = next(task.model.parameters()).device
+    meter = Meter(device, config.energy, flops_per_token=flops, n_devices=ranks.size)
     with stop_requests() as request, watchdog, checkpoints:
         return _Training(
-            task, config, context, ranks, optimizer, checkpoints, watchdog, request, description
+            task, config, context, ranks, optimizer, checkpoints, watchdog, request, meter, hooks, description
         ).run()
 
 
@@ -88,13 +100,14 @@ class _Training:
     checkpoints: Checkpointer
     watchdog: Watchdog
     request: StopRequest
+    meter: Meter
+    hooks: Sequence[EvaluationHook]
     description: str
     interval: Interval = field(default_factory=Interval)
     watch: LossWatch = field(default_factory=LossWatch)
     left_out: list[int] = field(default_factory=list)
     """Updates that are not made, because of a spike there."""
     n_rollbacks: int = 0
-    clock: Clock = field(default_factory=Clock)
     results: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> dict[str, Any]:
@@ -103,6 +116,11 @@ class _Training:
         n_done = self._load() or 0
         if self.ranks.is_writer:
             context.metrics.truncate_after(n_done)
+            context.metrics.attach(
+                open_trackers(
+                    config.tracking, name=self.description, state=context.state, settings=resolve(config)
+                )
+            )
         self.task.model.train()
         with context.reporter.track(self.description, config.n_steps, "step", completed=n_done) as tracker:
             while n_done < config.n_steps:
@@ -116,12 +134,13 @@ class _Training:
             "tokens": self.interval.n_tokens_total,
             "targets": self.interval.n_targets_total,
         }
-        return totals | self.results | {"tokens_per_second": self.clock.mean}
+        system = self.meter.summary()
+        return totals | self.results | {"tokens_per_second": system["tokens_per_second"], "system": system}
 
     def _advance(self, n_done: int) -> int:
         """One update with what is due after it; returns the updates done, fewer than before after a rollback."""
         config = self.config
-        with self.clock.running():
+        with self.meter.timing("update"):
             update, spike, is_stopping = self._update(n_done)
         n_done += 1
         if spike is not None and config.spikes.action == "rollback" and n_done not in self.left_out:
@@ -131,13 +150,14 @@ class _Training:
         if spike is not None:
             self._record(n_done, spike)
         if update is not None:
-            self.clock.add(update.n_tokens)
+            self.meter.add_tokens(update.n_tokens)
             self.interval.add(update)
         is_last = n_done == config.n_steps
         if is_last or _is_due(n_done, config.log_every_steps):
             self._log(n_done, update)
         if is_last or _is_due(n_done, config.evaluate_every_steps):
             self._evaluate(n_done)
+        self._run_hooks(n_done, is_last=is_last)
         is_due = _is_due(n_done, config.checkpoint_every_steps) and self.watch.is_calm
         if not is_last and (is_due or is_stopping):
             self._save(n_done, waits=is_stopping)
@@ -151,7 +171,9 @@ class _Training:
         config, lr = self.config, self.config.lr(step)
         set_lr(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
-        summed = sum_gradients(self.task, config, step, self.ranks, self.watchdog, stop=self.request.is_made)
+        summed = sum_gradients(
+            self.task, config, step, self.ranks, self.watchdog, self.meter, stop=self.request.is_made
+        )
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = self.ranks.average_and_clip(
             parameters, n_targets=summed.n_targets, max_norm=config.optimizer.max_grad_norm
@@ -228,6 +250,8 @@ class _Training:
         self.interval = Interval(**resumed.extra["interval"])
         self.watch = LossWatch(**resumed.extra["watch"])
         self.left_out, self.n_rollbacks = resumed.extra["left_out"], resumed.extra["n_rollbacks"]
+        if "meter" in resumed.extra:  # not in states that an older puna wrote
+            self.meter.go_on_from(resumed.extra["meter"])
         return resumed.step
 
     def _save(self, n_done: int, *, waits: bool) -> None:
@@ -237,14 +261,16 @@ class _Training:
             "watch": asdict(self.watch),
             "left_out": self.left_out,
             "n_rollbacks": self.n_rollbacks,
+            "meter": self.meter.state(),
         }
-        self.checkpoints.save(n_done, extra, waits=waits)
+        with self.meter.timing("checkpoint"):
+            self.checkpoints.save(n_done, extra, waits=waits)
 
     def _evaluate(self, n_done: int) -> None:
         self.watchdog.note(f"held-out measurements after update {n_done}")
         model = self.task.model
         model.eval()
-        with torch.no_grad(), precision(model, self.config):
+        with self.meter.timing("evaluation"), torch.no_grad(), precision(model, self.config):
             values = self.task.evaluate()
         self.ranks.after_evaluation(model)
         model.train()
@@ -252,13 +278,33 @@ class _Training:
             self._write(n_done, "validation", **values)
         self.results["validation"] = values
 
+    def _run_hooks(self, n_done: int, *, is_last: bool) -> None:
+        if not self.hooks:
+            return
+        self.watchdog.note(f"evaluation suites after update {n_done}")
+        model = self.task.model
+        with self.meter.timing("evaluation"):
+            measured = run_hooks(
+                self.hooks,
+                model,
+                step=n_done,
+                is_last=is_last,
+                precision=lambda: precision(model, self.config),
+                write=self._write,
+            )
+        self.results["suites"] = self.results.get("suites", {}) | measured
+        self.ranks.after_evaluation(model)
+
     def _log(self, n_done: int, update: Update | None) -> None:
-        means, rate = self.interval.means(), self.clock.lap()
+        means, lap = self.interval.means(), self.meter.lap()
         if update is not None:
             means |= {"grad_norm": update.grad_norm, "lr": update.lr}
-        self._write(n_done, "train", **means, tokens_per_second=rate)
+        self._write(n_done, "train", **means, tokens=self.interval.n_tokens_total)
+        self._write(n_done, "system", **lap)
+        if self.ranks.is_writer and self.checkpoints.last_written is not None:
+            self.context.reporter.saved(self.checkpoints.last_written)
         self.interval.start()
-        self.results |= {"tokens_per_second": rate}
+        self.results |= {"tokens_per_second": lap["tokens_per_second"]}
         if "loss" in means:
             self.results["train_loss"] = means["loss"]
         for step, reason in self.checkpoints.failures:
@@ -273,10 +319,11 @@ class _Training:
             f"loss spike at update {n_done}: {spike.loss:.4g} nats where {spike.expected:.4g} is expected; {done}"
         )
 
-    def _write(self, n_done: int, split: str, **values: float | str) -> None:
+    def _write(self, n_done: int, split: str, **values: float | str | None) -> None:
         """One line of metrics by one process; a full disk is told and stops nothing, as what waits is written later."""
         if not self.ranks.is_writer:
             return
+        self.context.reporter.show(split, values)
         try:
             self.context.metrics.write(n_done, split, **values)
         except StorageError as error:
@@ -284,7 +331,7 @@ class _Training:
 
     def _tell(self, text: str) -> None:
         if self.ranks.is_writer:
-            self.context.reporter.log(text)
+            self.context.reporter.warn(text)
 
 
 def _is_due(n_done: int, every: int | None) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-__all__ = ["DescribesBatches", "LossSum", "TrainingTask"]
+__all__ = ["CountsFlops", "DescribesBatches", "LossSum", "TrainingTask"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,4 +51,14 @@ class DescribesBatches(Protocol):
 
     def describe(self, step: int, micro_batch: int) -> str:
         """Such as `train-00000.bin, tokens 8192 to 12288`."""
+        ...
+
+
+@runtime_checkable
+class CountsFlops(Protocol):
+    """A task that knows what a token costs: MFU is measured for it."""
+
+    @property
+    def flops_per_token(self) -> float:
+        """Operations of forward and backward pass, model/accounting.training_flops_per_token."""
         ...

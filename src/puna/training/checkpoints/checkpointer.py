@@ -1,7 +1,8 @@
 """Training states written beside the training: a copy is taken between two updates, a thread takes it to the disk.
 
 What can go wrong on a disk stops nothing: it is told, recorded, and the older states stay. Locking rule: the thread
-touches the copy, its folder and the background process group only; `_pending` belongs to the training thread.
+touches the copy, its folder, `last_written` and the background process group only; `_pending` belongs to the training
+thread.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,6 +44,8 @@ class Checkpointer:
         self._stager: DefaultStager | None = None
         self.failures: list[tuple[int, str]] = []
         """States that could not be written: step and reason; the loop records and clears them."""
+        self.last_written: int | None = None
+        """Step of the newest state that this process has on the disk; for people to see."""
 
     def __enter__(self) -> "Checkpointer":
         return self
@@ -107,6 +110,7 @@ class Checkpointer:
         write(
             self._folder, step, state, extra=extra, tensors={}, ranks=self._ranks, in_background=in_background
         )
+        self.last_written = step
         if self._ranks.is_writer:
             prune(
                 self._folder,
