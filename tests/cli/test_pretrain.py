@@ -112,9 +112,7 @@ def test_presets_hold_the_papers_numbers(size: str) -> None:
     recipe.parallel.check_model(PRESETS[size])
     for n_nodes in (1, 2, 32):
         layout = recipe.parallel.layout(8 * n_nodes)
-        recipe.parallel.check_batch(
-            batch_size=loop.batch_size, micro_batch_size=loop.micro_batch_size, layout=layout
-        )
+        recipe.parallel.check_loop(loop, layout)
     assert PretrainingRecipe.model_validate(resolve(recipe)) == recipe
 
 

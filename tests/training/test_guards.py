@@ -67,10 +67,9 @@ def test_a_spike_is_recorded_and_the_update_made_anyway(make_task, make_context,
 
 def test_skip_leaves_out_the_update_alone(make_task, make_context, learning) -> None:
     task, context = poisoned(make_task, SPIKE), make_context("a")
-    seen = []
-    task.before_loss = lambda step: seen.append((step + 1, weights(task)))
+    by_step = {}
+    task.before_loss = lambda step: by_step.setdefault(step + 1, weights(task))
     run(task, watching(learning, "skip"), context)
-    by_step = dict(seen)
     assert same(by_step[SPIKE], by_step[SPIKE + 1])
     assert not same(by_step[SPIKE - 1], by_step[SPIKE])
     assert [row["action"] for row in spikes(context)] == ["skip"]

@@ -59,9 +59,8 @@ def pretrain(
     """
     loaded = Tokenizer.load(tokenizer)
     model = config.model_config_for(loaded.vocab_size)
-    loop = config.loop_for()
     if isinstance(ranks, TorchrunRanks):
-        ranks.check(model, batch_size=loop.batch_size, micro_batch_size=loop.micro_batch_size)
+        ranks.check(model, config.loop_for())
     check_inputs(data, tokenizer, loaded)
     inputs = {"data": data, "tokenizer": tokenizer}
     safeguards = safeguards or Safeguards()

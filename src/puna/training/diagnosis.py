@@ -54,8 +54,9 @@ def _look(task: TrainingTask, config: LoopConfig, step: int, ranks: Ranks) -> st
         ranks.before_micro_batch(task.model, is_last=True)
         with _first_bad_module(task.model) as seen, precision(task.model, config):
             loss = task.loss(batch)
-        (loss.sum if index < n_counted else loss.sum * 0.0).backward()
-        parameter = _first_bad_gradient(task.model)
+        with _bad_gradients(task.model) as reached:
+            (loss.sum if index < n_counted else loss.sum * 0.0).backward()
+        parameter = reached[0] if reached else _any_bad_gradient(task.model)
         if found is None and index < n_counted and (seen or parameter or not torch.isfinite(loss.sum)):
             layer = f"the output of {seen[0]}" if seen else f"the gradient of {parameter or 'the loss'}"
             found = f"the first such number is in {layer}, in {_name(task, step, index, ranks)}"
@@ -83,8 +84,29 @@ def _first_bad_module(model: nn.Module) -> Iterator[list[str]]:
             handle.remove()
 
 
-def _first_bad_gradient(model: nn.Module) -> str | None:
-    """The last layer's, as backward passes reach it first."""
+@contextmanager
+def _bad_gradients(model: nn.Module) -> Iterator[list[str]]:
+    """Names of parameters in the order in which the backward pass reaches them, if their gradient is not finite."""
+    reached: list[str] = []
+
+    def look(name: str) -> Any:
+        def hook(parameter: Tensor) -> None:
+            if parameter.grad is not None and not bool(torch.isfinite(_local(parameter.grad)).all()):
+                reached.append(name)
+
+        return hook
+
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    handles = [parameter.register_post_accumulate_grad_hook(look(name)) for name, parameter in trained]
+    try:
+        yield reached
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _any_bad_gradient(model: nn.Module) -> str | None:
+    """Where gradients come in pieces their order is not known: the last layer's, as backward passes begin there."""
     for name, parameter in reversed(list(model.named_parameters())):
         if parameter.grad is not None and not bool(torch.isfinite(_local(parameter.grad)).all()):
             return name

@@ -9,6 +9,7 @@ from puna.core.errors import DataError
 from puna.training.config import LoopConfig
 from puna.training.meter import Meter
 from puna.training.parallel.ranks import Ranks
+from puna.training.signals import StopRequest
 from puna.training.task import TrainingTask
 from puna.training.watchdog import Watchdog
 
@@ -34,14 +35,13 @@ def sum_gradients(
     ranks: Ranks,
     watchdog: Watchdog,
     meter: Meter,
-    *,
-    stop: bool = False,
+    request: StopRequest,
 ) -> GradientSums:
     """Forward and backward passes of one update; summed, not averaged.
 
     Args:
         step: Counted from 0.
-        stop: A signal came to this process.
+        request: Of this process; whether there is one anywhere is known afterwards.
     Raises:
         DataError: there is nothing to learn in the whole batch.
     """
@@ -64,7 +64,7 @@ def sum_gradients(
         for name, value in {"loss": loss.sum.detach(), **loss.metrics}.items():
             sums[name] = sums.get(name, 0.0) + value
     watchdog.note(f"waiting for the other ranks' gradients of update {step + 1}")
-    sums, (n_targets, n_tokens, n_stops) = ranks.reduce(sums, (n_targets, n_tokens, int(stop)))
+    sums, (n_targets, n_tokens, n_stops) = ranks.reduce(sums, (n_targets, n_tokens, int(request.is_made)))
     if n_targets == 0:
         raise DataError(
             where=f"update {step + 1}",

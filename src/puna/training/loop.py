@@ -171,9 +171,7 @@ class _Training:
         config, lr = self.config, self.config.lr(step)
         set_lr(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
-        summed = sum_gradients(
-            self.task, config, step, self.ranks, self.watchdog, self.meter, stop=self.request.is_made
-        )
+        summed = sum_gradients(self.task, config, step, self.ranks, self.watchdog, self.meter, self.request)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = self.ranks.average_and_clip(
             parameters, n_targets=summed.n_targets, max_norm=config.optimizer.max_grad_norm

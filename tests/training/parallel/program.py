@@ -43,6 +43,8 @@ LAYOUTS = {
     "tp": ParallelConfig(tp=2),
     "hybrid": ParallelConfig(dp_replicate=2),
 }
+ON_FOUR = {"fsdp_and_tp": ParallelConfig(tp=2), "hybrid_of_four": ParallelConfig(dp_replicate=2)}
+"""Two axes of two."""
 LOW = ("fsdp_bf16", "tp_bf16")
 """The same in bfloat16 products."""
 
@@ -82,6 +84,7 @@ def train(folder: Path, ranks: Ranks = SINGLE, *, loop: LoopConfig = LOOP, **row
     if ranks.is_writer:
         context.folder.mkdir(parents=True, exist_ok=True)
         context.state.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     n_held = sum(local(parameter).numel() for parameter in model.parameters())
     (folder / f"held-{ranks.rank}.json").write_text(json.dumps(n_held))
     run(CountingTask(model, **rows), loop, context, ranks=ranks, safeguards=Safeguards(keep_last=9))
@@ -113,7 +116,7 @@ def main(folder: Path, names: Sequence[str]) -> None:
     with torchrun(ParallelConfig(), torch.device("cpu")) as first:
         for name in names:
             layout = name.split("-from-")[0].removesuffix("_bf16")
-            ranks = TorchrunRanks(LAYOUTS[layout], torch.device("cpu"))
+            ranks = TorchrunRanks((LAYOUTS | ON_FOUR)[layout], torch.device("cpu"))
             tensors = train(folder / name, ranks, loop=LOW_LOOP if name in LOW else LOOP)
             if first.is_writer:
                 torch.save(tensors, folder / name / "tensors.pt")

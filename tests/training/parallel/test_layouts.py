@@ -20,6 +20,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(program.train(folder / "single"), folder / "single" / "tensors.pt")
     program.train(folder / "single_bf16", loop=program.LOW_LOOP)
     launch(folder, [*program.LAYOUTS, *program.LOW])
+    launch(folder, list(program.ON_FOUR), n=4)
     again = [f"{layout}-from-{origin}" for layout in ORIGINS[1:] for origin in ORIGINS if origin != layout]
     for name in [*again, *(f"single-from-{origin}" for origin in ORIGINS[1:])]:
         shutil.copytree(folder / name.split("-from-")[1], folder / name)
@@ -30,13 +31,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def launch(folder: Path, names: list[str]) -> None:
-    process = torchrun(program.__file__, folder, json.dumps(names))
+def launch(folder: Path, names: list[str], *, n: int = 2) -> None:
+    process = torchrun(program.__file__, folder, json.dumps(names), n=n)
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
 
 
-@pytest.mark.parametrize("layout", program.LAYOUTS)
+@pytest.mark.parametrize("layout", [*program.LAYOUTS, *program.ON_FOUR])
 def test_losses_are_those_of_one_process(runs: Path, layout: str) -> None:
     expected = program.losses(runs / "single")
     assert len(expected) == program.N_STEPS
@@ -49,7 +50,7 @@ def test_losses_are_those_of_one_process(runs: Path, layout: str) -> None:
     assert program.losses(runs / layout, "validation") == pytest.approx(held_out, rel=1e-5)
 
 
-@pytest.mark.parametrize("layout", program.LAYOUTS)
+@pytest.mark.parametrize("layout", [*program.LAYOUTS, *program.ON_FOUR])
 def test_gathered_tensors_are_those_of_one_process(runs: Path, layout: str) -> None:
     expected, ours = (torch.load(runs / name / "tensors.pt") for name in ("single", layout))
     assert ours.keys() == expected.keys()
@@ -75,7 +76,9 @@ def test_bfloat16_products_stay_near_one_process(runs: Path, layout: str) -> Non
     assert program.losses(runs / layout) != program.losses(runs / "single")
 
 
-@pytest.mark.parametrize(("layout", "share"), [("fsdp", 0.51), ("tp", 0.53), ("hybrid", 1.0)])
+@pytest.mark.parametrize(
+    ("layout", "share"), [("fsdp", 0.51), ("tp", 0.53), ("hybrid", 1.0), ("fsdp_and_tp", 0.27)]
+)
 def test_no_process_holds_more_than_its_piece(runs: Path, layout: str, share: float) -> None:
     """Under tensor parallelism norm gains are whole everywhere; hybrid 2 x 1 is two copies."""
     n_parameters = json.loads((runs / "single" / "held-0.json").read_text())

@@ -7,6 +7,7 @@ from pydantic import Field
 from puna.core.config import Settings
 from puna.core.errors import ConfigError
 from puna.model.config import ModelConfig
+from puna.training.config import LoopConfig
 
 __all__ = ["Layout", "ParallelConfig"]
 
@@ -81,12 +82,20 @@ class ParallelConfig(Settings):
                     else "Choose a divisor.",
                 )
 
-    def check_batch(self, *, batch_size: int, micro_batch_size: int, layout: Layout) -> None:
-        """Refuse a batch that the processes cannot share equally.
+    def check_loop(self, loop: LoopConfig, layout: Layout) -> None:
+        """Refuse a batch that the processes cannot share equally, and an optimizer that pieces do not allow.
 
         Raises:
-            ConfigError: some process would have nothing to do.
+            ConfigError: some process would have nothing to do, or norm gains would decay beside cut matrices.
         """
+        batch_size, micro_batch_size = loop.batch_size, loop.micro_batch_size
+        if loop.optimizer.decay_norms and layout.tp > 1:
+            raise ConfigError(
+                where="loop.optimizer.decay_norms",
+                expected="false where parallel.tp is above 1: one fused update takes whole or cut weights, not both",
+                got="true",
+                fix="Set decay_norms = false, or tp = 1.",
+            )
         n_micro_batches = -(-batch_size // micro_batch_size)
         if batch_size % (micro_batch_size * layout.n_shares):
             raise ConfigError(

@@ -12,6 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 
 from puna.model.config import ModelConfig
+from puna.training.config import LoopConfig
 from puna.training.parallel.config import Layout, ParallelConfig
 from puna.training.parallel.gradients import average_and_clip_shards
 from puna.training.parallel.ranks import Ranks
@@ -45,14 +46,14 @@ class TorchrunRanks(Ranks):
         self._control = dist.new_group(backend="gloo")
         self._background = dist.new_group(backend="gloo")
 
-    def check(self, model: ModelConfig, *, batch_size: int, micro_batch_size: int) -> None:
+    def check(self, model: ModelConfig, loop: LoopConfig) -> None:
         """Refuse what cannot be cut into equal parts, before anything is made.
 
         Raises:
             ConfigError: names the size that does not divide.
         """
         self._config.check_model(model)
-        self._config.check_batch(batch_size=batch_size, micro_batch_size=micro_batch_size, layout=self.layout)
+        self._config.check_loop(loop, self.layout)
 
     def share_of(self, batches: Sequence[Any]) -> tuple[list[Any], int]:
         """Every n-th micro-batch; where they do not come out even, the last one again, for nothing."""
