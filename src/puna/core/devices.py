@@ -19,6 +19,7 @@ __all__ = [
     "hardware",
     "peak_rss_bytes",
     "pick_device",
+    "rss_bytes",
     "set_threads",
 ]
 
@@ -60,7 +61,7 @@ def peak_rss_bytes() -> int:
 def add_peak_rss(workers_bytes: int) -> None:
     """Count workers that ran at the same time and are gone, by the sum of their peaks and what is held here now."""
     global _with_workers
-    _with_workers = max(_with_workers, _own_rss() + workers_bytes)
+    _with_workers = max(_with_workers, rss_bytes() + workers_bytes)
 
 
 def _own_peak() -> int:
@@ -68,7 +69,8 @@ def _own_peak() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _own_rss() -> int:
+def rss_bytes() -> int:
+    """Memory this process holds now; where the system does not tell, the most it has held."""
     statm = Path("/proc/self/statm")
     if not statm.is_file():
         return _own_peak()

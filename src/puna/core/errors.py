@@ -8,6 +8,7 @@ __all__ = [
     "ContaminationError",
     "DataError",
     "NumericsError",
+    "Preempted",
     "ProtocolError",
     "RecipeError",
     "RunLockedError",
@@ -72,3 +73,21 @@ class StorageError(RecipeError):
 
 class WorkerError(RecipeError):
     """A process that ran one stage beside others was killed or broke: run the same command again."""
+
+
+class Preempted(Exception):
+    """The machine asked for its processors back: the state is saved, and the same command goes on from there."""
+
+    exit_code = 0
+
+    def __init__(self, signal_name: str, done: str = "") -> None:
+        """Such as "update 7 of 20"; without a place, what was finished is kept and nothing else."""
+        super().__init__(signal_name, done)
+        self.signal_name = signal_name
+        self.done = done
+
+    def __str__(self) -> str:
+        kept = (
+            f" after {self.done}; the training state is saved" if self.done else "; what is finished is kept"
+        )
+        return f"stopped by {self.signal_name}{kept}. Run the same command again to go on from here."

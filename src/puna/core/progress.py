@@ -4,11 +4,13 @@ Everything goes to standard error, so that standard output stays one JSON object
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from puna.core.dashboard import Dashboard
 
 __all__ = ["Reporter", "Tracker", "quiet"]
 
@@ -91,6 +93,17 @@ class Tracker:
             self._print()
 
 
+class _Bars(Progress):
+    """The bars, and below them what the innermost training shows of itself."""
+
+    dashboard: Dashboard | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.dashboard is not None:
+            yield self.dashboard
+
+
 class Reporter:
     """Tells a person what runs, how fast, and how long it will still take."""
 
@@ -109,7 +122,7 @@ class Reporter:
         """
         self.interval_seconds = interval_seconds
         self.is_silent = is_silent
-        self.bars: Progress | None = None
+        self.bars: _Bars | None = None
         self._prefix = prefix
         self._console = console or Console(stderr=True)
         self._n_stages = 0
@@ -120,6 +133,24 @@ class Reporter:
         """Say one line."""
         if not self.is_silent:
             self._console.print(f"{self._prefix}{text}", markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Say one line that asks for attention, and keep it in sight where there is a dashboard."""
+        self.log(text)
+        if self.bars is not None and self.bars.dashboard is not None:
+            self.bars.dashboard.warn(text)
+
+    def show(self, split: str, values: Mapping[str, Field | None]) -> None:
+        """Show one row of a training's metrics; on a terminal only, where a dashboard opens with the first."""
+        if self.bars is not None:
+            if self.bars.dashboard is None:
+                self.bars.dashboard = Dashboard()
+            self.bars.dashboard.update(split, values)
+
+    def saved(self, step: int) -> None:
+        """Note that a training state was written after this step."""
+        if self.bars is not None and self.bars.dashboard is not None:
+            self.bars.dashboard.saved(step)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -143,7 +174,7 @@ class Reporter:
     ) -> Iterator[Tracker]:
         """Follow work of `total` units (None: unknown), of which `completed` were done in an earlier run."""
         if self._n_tracks == 0 and self._console.is_terminal and not self.is_silent:
-            self.bars = Progress(
+            self.bars = _Bars(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),

@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 
 from puna.core.devices import add_peak_rss, peak_rss_bytes
-from puna.core.errors import RecipeError, WorkerError
+from puna.core.errors import Preempted, RecipeError, WorkerError
 from puna.core.progress import Reporter
 
 __all__ = ["Job", "run_side_by_side"]
@@ -128,7 +128,7 @@ def _work(pipe: Connection, name: str, job: Job, n_threads: int, is_silent: bool
     try:
         job(reporter=reporter)
         outcome: object = peak_rss_bytes()
-    except RecipeError as error:
+    except (RecipeError, Preempted) as error:
         outcome = error
     except KeyboardInterrupt:  # the parent had it too, and says so
         os._exit(128 + signal.SIGINT)
