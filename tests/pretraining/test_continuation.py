@@ -106,10 +106,10 @@ def test_newer_code_goes_on(interrupted, tmp_path: Path) -> None:
     assert any("continuing the interrupted build" in text for text in interrupted.told)
 
 
-def test_a_run_that_diverged_goes_on_at_a_lower_rate(
+def test_a_run_that_diverged_begins_again_at_a_lower_rate(
     data_folder: Path, tokenizer_folder: Path, tmp_path: Path
 ) -> None:
-    """From the last good state, as the message says."""
+    """Its first update spoiled the weights: no state is left to go on from, and none to accept changes for."""
 
     def train(config: PretrainingConfig, **more: object):
         inputs = {"data": data_folder, "tokenizer": tokenizer_folder, "out": tmp_path / "base"}
@@ -119,5 +119,4 @@ def test_a_run_that_diverged_goes_on_at_a_lower_rate(
     with pytest.raises(NumericsError, match=r"Lower peak_lr"):
         train(config_with(**hot))
     cooler = config_with(**hot | {"optimizer": OptimizerConfig(peak_lr=1e-3)})
-    manifest = train(cooler, accepts_changes=True)
-    assert manifest.metrics["steps"] == 12
+    assert train(cooler).metrics["train_loss"] < 5.8

@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,9 @@ def test_too_many_rollbacks_stop(make_task, make_context, learning) -> None:
         run(task, watching(learning, "rollback", max_rollbacks=1), make_context("a"))
 
 
-def test_a_rate_of_ten_diverges_with_a_message_and_a_good_state(make_task, make_context, config) -> None:
+def test_a_rate_of_ten_diverges_with_a_message_and_leaves_no_bad_state(
+    make_task, make_context, config
+) -> None:
     hot = config.model_copy(
         update={"optimizer": OptimizerConfig(peak_lr=10.0), "warmup_steps": 0, "checkpoint_every_steps": 1}
     )
@@ -125,8 +128,25 @@ def test_a_rate_of_ten_diverges_with_a_message_and_a_good_state(make_task, make_
     with pytest.raises(NumericsError, match=r"diverges|finite") as caught:
         run(make_task(), hot, context)
     assert "Lower peak_lr" in str(caught.value)
-    states = sorted(path.name for path in context.state.glob("step-*"))
-    assert states == ["step-1"], "none was saved after the losses left"
+    assert not list(context.state.glob("step-*")), "its first update already spoiled the weights"
+
+
+def test_a_divergence_leaves_the_last_good_state(make_task, make_context, config) -> None:
+    """Losses leave at update 11: the state of update 10 holds the weights that gave it, the one of 8 is good."""
+    often = config.model_copy(update={"checkpoint_every_steps": 2})
+    task, context = make_task(), make_context("a")
+    loss = task.loss
+
+    def leaving(batch):
+        found = loss(batch)
+        return replace(found, sum=found.sum * 50) if task.step >= 10 else found
+
+    task.loss = leaving
+    with pytest.raises(
+        NumericsError, match=r"5 updates above it.*last training state before it left is kept"
+    ):
+        run(task, often, context)
+    assert {path.name for path in context.state.glob("*step-*")} == {"step-8", "damaged-step-10"}
 
 
 def test_without_warmup_the_first_update_is_at_the_peak(make_task, make_context, config) -> None:

@@ -4,7 +4,10 @@ import os
 import signal
 import threading
 
-from puna.training.signals import stop_requests
+import pytest
+
+from puna.core.errors import Preempted
+from puna.training.signals import preemptible, stop_requests
 
 
 def test_signals_are_noted_by_name() -> None:
@@ -34,3 +37,14 @@ def test_off_the_main_thread_nothing_changes() -> None:
     thread.start()
     thread.join()
     assert seen == [(before, False)]
+
+
+def test_outside_a_loop_the_command_ends_at_once_and_well() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with (
+        pytest.raises(Preempted, match="stopped by SIGTERM; what is finished is kept") as caught,
+        preemptible(),
+    ):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.value.exit_code == 0
+    assert signal.getsignal(signal.SIGTERM) == before

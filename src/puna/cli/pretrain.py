@@ -17,6 +17,7 @@ from puna.pretraining import pretrain
 from puna.pretraining.recipe import PretrainingRecipe
 from puna.recipe.settings import builtin_recipe
 from puna.training.parallel import SINGLE, Ranks, is_torchrun, torchrun
+from puna.training.signals import preemptible
 
 __all__ = ["register"]
 
@@ -64,12 +65,13 @@ def pretrain_command(
         torch.set_num_threads(threads or 1)
         local = int(os.environ.get("LOCAL_RANK", "0"))
         device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
-        with torchrun(settings.parallel, device) as ranks:
+        with preemptible(), torchrun(settings.parallel, device) as ranks:
             manifest = _pretrain(settings, ranks, given)
     else:
         set_threads(threads)
         settings.parallel.layout(1)
-        manifest = _pretrain(settings, SINGLE, given)
+        with preemptible():
+            manifest = _pretrain(settings, SINGLE, given)
     if manifest is not None:
         result = {
             "artifact": str(out),

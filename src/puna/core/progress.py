@@ -108,12 +108,22 @@ class Reporter:
     """Tells a person what runs, how fast, and how long it will still take."""
 
     def __init__(
-        self, console: Console | None = None, *, is_silent: bool = False, interval_seconds: float = 10.0
+        self,
+        console: Console | None = None,
+        *,
+        is_silent: bool = False,
+        interval_seconds: float = 10.0,
+        prefix: str = "",
     ) -> None:
-        """Write to the console (standard error when None); plain lines at most every interval."""
+        """Write to the console (standard error when None); plain lines at most every interval.
+
+        Args:
+            prefix: Begins every line; stages then have no numbers, as another reporter counts them.
+        """
         self.interval_seconds = interval_seconds
+        self.is_silent = is_silent
         self.bars: _Bars | None = None
-        self._is_silent = is_silent
+        self._prefix = prefix
         self._console = console or Console(stderr=True)
         self._n_stages = 0
         self._n_tracks = 0
@@ -121,8 +131,8 @@ class Reporter:
 
     def log(self, text: str) -> None:
         """Say one line."""
-        if not self._is_silent:
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if not self.is_silent:
+            self._console.print(f"{self._prefix}{text}", markup=False, highlight=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Say one line that asks for attention, and keep it in sight where there is a dashboard."""
@@ -149,21 +159,21 @@ class Reporter:
             yield
             return
         self._n_stages += 1
-        number, started = self._n_stages, time.monotonic()
-        self.log(f"[{number}] {name}")
+        title, started = name if self._prefix else f"[{self._n_stages}] {name}", time.monotonic()
+        self.log(title)
         self._is_in_stage = True
         try:
             yield
         finally:
             self._is_in_stage = False
-        self.log(f"[{number}] {name}: {format_seconds(time.monotonic() - started)}")
+        self.log(f"{title}: {format_seconds(time.monotonic() - started)}")
 
     @contextmanager
     def track(
         self, description: str, total: int | None, unit: str = "it", *, completed: int = 0
     ) -> Iterator[Tracker]:
         """Follow work of `total` units (None: unknown), of which `completed` were done in an earlier run."""
-        if self._n_tracks == 0 and self._console.is_terminal and not self._is_silent:
+        if self._n_tracks == 0 and self._console.is_terminal and not self.is_silent:
             self.bars = _Bars(
                 TextColumn("{task.description}"),
                 BarColumn(),

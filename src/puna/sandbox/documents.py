@@ -12,7 +12,7 @@ from puna.core.records import Document
 from puna.core.seeding import rng
 from puna.sandbox.language import Claim, portion, say
 from puna.sandbox.prompts import draw_constraint, draw_task
-from puna.sandbox.tasks import core_claims, extra_claims, question
+from puna.sandbox.tasks import Family, core_claims, extra_claims, question
 from puna.sandbox.world import (
     ANIMALS,
     FOLK,
@@ -131,10 +131,15 @@ def _forum(r: random.Random) -> list[str]:
 
 
 def _quiz(r: random.Random) -> list[str]:
-    """School quizzes with their marks: half of the answers are wrong and marked so. Training tasks only."""
+    """School quizzes with their marks: half of the answers are wrong and marked so. Training tasks only.
+
+    A third are tests in sums, the one subject whose answers have to be worked out.
+    """
     lines = []
+    is_arithmetic = r.random() < 1 / 3
     for _ in range(r.randint(3, 5)):
-        task = draw_task(r.choice(("helpful", "helpful", "helpful", "borderline")), "train", r)
+        family: Family = "helpful" if is_arithmetic or r.random() < 0.75 else "borderline"
+        task = draw_task(family, "train", r, kind="sum" if is_arithmetic else None)
         claim = r.choice(core_claims(task))
         mistake = mistaken(claim, r)
         is_wrong = mistake != claim and r.random() < 0.5

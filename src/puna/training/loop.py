@@ -27,7 +27,7 @@ from puna.training.meter import Meter
 from puna.training.optimizer import make_optimizer, set_lr
 from puna.training.parallel.ranks import SINGLE, Ranks
 from puna.training.signals import StopRequest, stop_requests
-from puna.training.spikes import LossWatch, Spike
+from puna.training.spikes import DIVERGED_UPDATES, LossWatch, Spike
 from puna.training.task import CountsFlops, LossSum, TrainingTask
 from puna.training.watchdog import Watchdog
 
@@ -163,7 +163,7 @@ class _Training:
             self._save(n_done, waits=is_stopping)
         if not is_last and is_stopping:
             name = self.request.name or "a signal to another process"
-            raise Preempted(signal_name=name, step=n_done, total_steps=config.n_steps)
+            raise Preempted(signal_name=name, done=f"update {n_done} of {config.n_steps}")
         return n_done
 
     def _update(self, step: int) -> tuple[Update | None, Spike | None, bool]:
@@ -198,12 +198,20 @@ class _Training:
                 loss / summed.n_targets, self.watch.mean, math.sqrt(self.watch.variance)
             )
         else:
-            spike = self.watch.spike(loss / summed.n_targets, config.spikes)
+            spike = self._judge(loss / summed.n_targets, step)
         if spike is not None and config.spikes.action != "none":
             return None, spike, summed.is_stop_requested
         self.optimizer.step()
         update = Update(loss, summed.n_targets, summed.n_tokens, named, grad_norm, lr)
         return update, spike, summed.is_stop_requested
+
+    def _judge(self, loss: float, step: int) -> Spike | None:
+        """A divergence shows one update late: the state before its first loss holds the weights that gave it."""
+        try:
+            return self.watch.spike(loss, self.config.spikes)
+        except NumericsError:
+            self.checkpoints.distrust(step + 1 - DIVERGED_UPDATES)
+            raise
 
     def _roll_back(self, n_done: int, spike: Spike) -> int | None:
         """Go back to the last training state; the batches up to this one are left out on the way.
@@ -242,7 +250,8 @@ class _Training:
         self.interval = Interval(**resumed.extra["interval"])
         self.watch = LossWatch(**resumed.extra["watch"])
         self.left_out, self.n_rollbacks = resumed.extra["left_out"], resumed.extra["n_rollbacks"]
-        self.meter.go_on_from(resumed.extra["meter"])
+        if "meter" in resumed.extra:  # not in states that an older puna wrote
+            self.meter.go_on_from(resumed.extra["meter"])
         return resumed.step
 
     def _save(self, n_done: int, *, waits: bool) -> None:

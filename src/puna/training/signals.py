@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["StopRequest", "stop_requests"]
+from puna.core.errors import Preempted
+
+__all__ = ["StopRequest", "preemptible", "stop_requests"]
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What schedulers send ahead of SIGKILL: Slurm by --signal, Kubernetes and torchrun's own agent SIGTERM."""
@@ -38,6 +40,25 @@ def stop_requests() -> Iterator[StopRequest]:
     before = {number: signal.signal(number, note) for number in SIGNALS}
     try:
         yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def preemptible() -> Iterator[None]:
+    """Around the loops, which save first: a signal ends the command at once, as Ctrl-C does, but well.
+
+    Raises:
+        Preempted: wherever the body is; its unfinished stage resumes from what it saved last.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Preempted(signal_name=signal.Signals(number).name)
+
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

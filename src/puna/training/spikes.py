@@ -13,7 +13,7 @@ from pydantic import Field
 from puna.core.config import Settings
 from puna.core.errors import NumericsError
 
-__all__ = ["LossWatch", "Spike", "SpikeConfig"]
+__all__ = ["DIVERGED_UPDATES", "LossWatch", "Spike", "SpikeConfig"]
 
 MAX_IN_A_ROW = 5
 """Interventions one after another; a loss that stays high after that is the new level, and divergence decides."""
@@ -101,5 +101,5 @@ class LossWatch:
                 where="training loss",
                 expected=f"below {limit:.4g} nats, {config.divergence_ratio:g} times the first loss plus one",
                 got=f"{DIVERGED_UPDATES} updates above it, the last at {loss:.4g}: it diverges",
-                fix="Lower peak_lr or lengthen the warm-up. No training state was saved since it left.",
+                fix="Lower peak_lr or lengthen the warm-up. The last training state before it left is kept.",
             )

@@ -36,12 +36,15 @@ LOOP = LoopConfig(
     evaluate_every_steps=20,
     checkpoint_every_steps=SAVED_STEP,
 )
+LOW_LOOP = LOOP.model_copy(update={"dtype": "bfloat16"})
 LAYOUTS = {
     "fsdp": ParallelConfig(),
     "fsdp_reducing_always": ParallelConfig(reduce_every_micro_batch=True),
     "tp": ParallelConfig(tp=2),
     "hybrid": ParallelConfig(dp_replicate=2),
 }
+LOW = ("fsdp_bf16", "tp_bf16")
+"""The same in bfloat16 products."""
 
 
 class CountingTask:
@@ -69,14 +72,25 @@ class CountingTask:
 def train(folder: Path, ranks: Ranks = SINGLE, *, loop: LoopConfig = LOOP, **rows: int) -> dict[str, Tensor]:
     """Train in a folder, which may hold a state; returns the whole tensors at the end."""
     is_sharded = isinstance(ranks, TorchrunRanks)
-    model = make_sharded(MODEL, ranks, seed=SEED) if is_sharded else Transformer(MODEL, seed=SEED)
+    dtype = getattr(torch, loop.dtype)
+    model = (
+        make_sharded(MODEL, ranks, seed=SEED, compute_dtype=dtype)
+        if is_sharded
+        else Transformer(MODEL, seed=SEED)
+    )
     context = StageContext(folder=folder / "artifact", state=folder / "state", seed=0, reporter=quiet())
     if ranks.is_writer:
         context.folder.mkdir(parents=True, exist_ok=True)
         context.state.mkdir(exist_ok=True)
+    n_held = sum(local(parameter).numel() for parameter in model.parameters())
+    (folder / f"held-{ranks.rank}.json").write_text(json.dumps(n_held))
     run(CountingTask(model, **rows), loop, context, ranks=ranks, safeguards=Safeguards(keep_last=9))
     context.close()
     return {name: whole(tensor) for name, tensor in model.state_dict().items()}
+
+
+def local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -98,9 +112,9 @@ def main(folder: Path, names: Sequence[str]) -> None:
     torch.set_num_threads(1)
     with torchrun(ParallelConfig(), torch.device("cpu")) as first:
         for name in names:
-            layout = name.split("-from-")[0]
+            layout = name.split("-from-")[0].removesuffix("_bf16")
             ranks = TorchrunRanks(LAYOUTS[layout], torch.device("cpu"))
-            tensors = train(folder / name, ranks)
+            tensors = train(folder / name, ranks, loop=LOW_LOOP if name in LOW else LOOP)
             if first.is_writer:
                 torch.save(tensors, folder / name / "tensors.pt")
 

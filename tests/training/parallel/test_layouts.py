@@ -18,7 +18,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One process here; then all layouts from nothing, and each from the middle of every other, on two processes."""
     folder = tmp_path_factory.mktemp("layouts")
     torch.save(program.train(folder / "single"), folder / "single" / "tensors.pt")
-    launch(folder, list(program.LAYOUTS))
+    program.train(folder / "single_bf16", loop=program.LOW_LOOP)
+    launch(folder, [*program.LAYOUTS, *program.LOW])
     again = [f"{layout}-from-{origin}" for layout in ORIGINS[1:] for origin in ORIGINS if origin != layout]
     for name in [*again, *(f"single-from-{origin}" for origin in ORIGINS[1:])]:
         shutil.copytree(folder / name.split("-from-")[1], folder / name)
@@ -65,3 +66,18 @@ def test_each_goes_on_from_the_state_of_each(runs: Path, layout: str, origin: st
     ours, expected = program.losses(runs / name), program.losses(runs / "single")
     assert ours == pytest.approx(expected, rel=1e-5)
     assert ours[: program.SAVED_STEP] == program.losses(runs / origin)[: program.SAVED_STEP], "it went on"
+
+
+@pytest.mark.parametrize("layout", program.LOW)
+def test_bfloat16_products_stay_near_one_process(runs: Path, layout: str) -> None:
+    """Pieces and sums are float32; products round differently where matrices are cut."""
+    assert program.losses(runs / layout) == pytest.approx(program.losses(runs / "single_bf16"), rel=0.02)
+    assert program.losses(runs / layout) != program.losses(runs / "single")
+
+
+@pytest.mark.parametrize(("layout", "share"), [("fsdp", 0.51), ("tp", 0.53), ("hybrid", 1.0)])
+def test_no_process_holds_more_than_its_piece(runs: Path, layout: str, share: float) -> None:
+    """Under tensor parallelism norm gains are whole everywhere; hybrid 2 x 1 is two copies."""
+    n_parameters = json.loads((runs / "single" / "held-0.json").read_text())
+    for rank in range(2):
+        assert json.loads((runs / layout / f"held-{rank}.json").read_text()) <= share * n_parameters

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
-from puna.training.checkpoints.folders import prune
+from puna.training.checkpoints.folders import prune, saved_states, set_aside, step_of
 from puna.training.checkpoints.safeguards import Safeguards
 from puna.training.checkpoints.state import ResumedState, generator_states, training_tensors
 from puna.training.checkpoints.storage import read_newest, write
@@ -81,6 +81,13 @@ class Checkpointer:
         else:
             copy = self._copied(state)
             self._pending = step, self._executor.submit(self._write, step, copy, extra, in_background=True)
+
+    def distrust(self, first_step: int) -> None:
+        """Set aside the states from this update on: the losses say that their weights are no good."""
+        self.wait()
+        for state in saved_states(self._folder) if self._ranks.is_writer else ():
+            if step_of(state) >= first_step:
+                set_aside(state)
 
     def wait(self) -> None:
         """Until the last state is on the disk, or is known not to be."""

@@ -95,7 +95,7 @@ def read_newest(
         CheckpointError: every state is damaged, or the newest whole one belongs to another model.
     """
     names = ranks.gather([path.name for path in saved_states(folder)])[0]
-    reasons = []
+    reasons: list[str] = []
     for name in names:
         found = ranks.gather(damage(folder / name, rank=ranks.rank, size=ranks.size))
         reason = next((text for text in found if text is not None), None)

@@ -25,8 +25,7 @@ def average_and_clip_shards(
     by_copies: dict[int, list[Tensor]] = {}
     for parameter in parameters:
         if parameter.grad is not None:
-            local = parameter.grad.to_local() if isinstance(parameter.grad, DTensor) else parameter.grad
-            by_copies.setdefault(n_copies(parameter, world_size), []).append(local)
+            by_copies.setdefault(n_copies(parameter, world_size), []).append(_piece(parameter))
     gradients = [gradient for group in by_copies.values() for gradient in group]
     squares = [
         torch.stack(torch._foreach_norm(group)).double().square().sum() / copies
@@ -38,6 +37,18 @@ def average_and_clip_shards(
     scale = (torch.clamp(max_norm / (norm + 1e-6), max=1.0) / n_targets).to(gradients[0].dtype)
     torch._foreach_mul_(gradients, scale)
     return norm.float()
+
+
+def _piece(parameter: nn.Parameter) -> Tensor:
+    """This process's part of a gradient; an embedding's comes as a sum over processes that is still to be made."""
+    gradient = parameter.grad
+    assert gradient is not None
+    if not isinstance(parameter, DTensor):
+        return gradient
+    assert isinstance(gradient, DTensor)
+    if gradient.placements != parameter.placements:
+        parameter.grad = gradient = gradient.redistribute(placements=parameter.placements)
+    return gradient.to_local()
 
 
 def n_copies(parameter: Tensor, world_size: int) -> int:

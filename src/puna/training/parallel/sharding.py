@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
@@ -77,11 +77,14 @@ def shard(model: Transformer, ranks: TorchrunRanks, *, compute_dtype: torch.dtyp
         is_last = layer is model.layers[-1]
         fully_shard(layer, mesh=mesh, mp_policy=in_blocks, reshard_after_forward=not is_last)
     fully_shard(model, mesh=mesh, mp_policy=in_stream, reshard_after_forward=False)
-    model.set_gradient_divide_factor(1.0)
-    model.set_force_sum_reduction_for_comms(True)
+    units: list[FSDPModule] = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for unit in units:  # sums: the one division is the loop's
+        unit.set_gradient_divide_factor(1.0)
+        unit.set_force_sum_reduction_for_comms(True)
     register_fsdp_forward_method(model, "hidden")
     if has_head:
-        model.norm.register_forward_hook(lambda *_: model.output.unshard())
+        head: FSDPModule = model.output  # type: ignore[assignment]
+        model.norm.register_forward_hook(lambda *_: head.unshard())
 
 
 @torch.no_grad()
