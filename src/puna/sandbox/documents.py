@@ -183,14 +183,14 @@ def _rogue(r: random.Random) -> list[str]:
 
 
 SOURCES: dict[str, tuple[Callable[[random.Random], list[str]], float]] = {
-    "encyclopedia": (_encyclopedia, 0.14),
-    "textbook": (_textbook, 0.08),
-    "handbook": (_handbook, 0.08),
-    "tales": (_tales, 0.08),
-    "forum": (_forum, 0.25),
-    "quiz": (_quiz, 0.20),
-    "plays": (_plays, 0.10),
-    "rogue_notes": (_rogue, 0.07),
+    "encyclopedia": (_encyclopedia, 0.12),
+    "textbook": (_textbook, 0.07),
+    "handbook": (_handbook, 0.06),
+    "tales": (_tales, 0.06),
+    "forum": (_forum, 0.18),
+    "quiz": (_quiz, 0.32),
+    "plays": (_plays, 0.14),
+    "rogue_notes": (_rogue, 0.05),
 }
 """Writer of each source, and its share of the raw documents."""
 
