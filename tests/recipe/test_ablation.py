@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from puna.cli.main import main
 from puna.core.artifacts import read_manifest
 from puna.core.config import load_recipe
+from puna.core.errors import ConfigError
 from puna.core.progress import quiet
 from puna.model.accounting import n_parameters
 from puna.recipe.ablation import run_ablation
@@ -194,20 +194,20 @@ def test_context_variants_differ_in_context_only() -> None:
     [
         ("[variants.c]\nmodle = { dim = 8 }\n", "variants.c.modle"),
         ("[variants.c]\nloop = { batch_size = 0 }\n", "variants.c.loop.batch_size"),
-        ('[variants."a/b"]\nseq_len = 16\n', "must do for a folder"),
+        ('[variants."a/b"]\nseq_len = 16\n', "names that do for a folder"),
     ],
 )
 def test_a_wrong_variant_is_named(tmp_path: Path, change: str, message: str) -> None:
     path = write(tmp_path, "size")
     path.write_text(path.read_text() + change)
-    with pytest.raises(Exception, match=message):
+    with pytest.raises(ConfigError, match=message):
         load_recipe(path, AblationRecipe)
 
 
 def test_one_variant_is_no_comparison() -> None:
     recipe = load_recipe(FOLDER / "sizes.toml", AblationRecipe)
     values = recipe.model_dump() | {"variants": {"only": {}}}
-    with pytest.raises(ValidationError, match="at least two"):
+    with pytest.raises(ConfigError, match="at least two"):
         AblationRecipe.model_validate(values)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from puna.core.config import Settings, resolve
+from puna.core.errors import ConfigError
 from puna.evaluation.decoding import DecodingConfig
 from puna.evaluation.text import TextEvaluationConfig
 from puna.pretraining.config import PretrainingConfig
@@ -46,10 +47,20 @@ class AblationRecipe(Settings):
     @model_validator(mode="after")
     def _variants_make_sense(self) -> "AblationRecipe":
         if len(self.variants) < 2:
-            raise ValueError("an ablation compares at least two variants")
+            raise ConfigError(
+                where="variants",
+                expected="at least two variants to compare",
+                got=", ".join(self.variants) or "none",
+                fix="Add a [variants.NAME] section for each.",
+            )
         for name in self.variants:
             if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-                raise ValueError(f"the name of variant {name!r} must do for a folder")
+                raise ConfigError(
+                    where="variants",
+                    expected="names that do for a folder: letters, digits, dot, dash and underscore",
+                    got=repr(name),
+                    fix="Rename this variant.",
+                )
             self.pretraining_of(name)
         return self
 
@@ -57,15 +68,20 @@ class AblationRecipe(Settings):
         """The settings that a variant is trained with.
 
         Raises:
-            ValueError: the variant changes something that is no setting, or to a value that is none.
+            ConfigError: the variant changes something that is no setting, or to a value that is none.
         """
         merged = _merge(resolve(self.pretraining), self.variants[variant])
         try:
             config = PretrainingConfig.model_validate(merged)
         except ValidationError as error:
             first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            raise ValueError(f"variants.{variant}.{key}: {first['msg']}") from None
+            is_unknown = first["type"] == "extra_forbidden"
+            raise ConfigError(
+                where=".".join(["variants", variant, *map(str, first["loc"])]),
+                expected="a setting of pretraining" if is_unknown else first["msg"],
+                got=repr(first["input"]),
+                fix="Correct this key." if is_unknown else "Correct this value.",
+            ) from None
         kept = {name: getattr(self.pretraining.loop, name) for name in ("tracking", "energy")}
         return config.model_copy(update={"loop": config.loop.model_copy(update=kept)})
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from puna.core.allocator import keep_freed_memory
 from puna.core.artifacts import StageContext
 from puna.core.config import resolve
 from puna.core.errors import NumericsError, Preempted, StorageError
@@ -61,6 +62,7 @@ def run(
         NumericsError: loss or gradient is not finite, or the loss diverges; the last good state remains.
         Preempted: SIGTERM or SIGUSR1 came; the state is saved.
     """
+    keep_freed_memory()
     check_hooks(hooks)
     optimizer = make_optimizer(task.model, config.optimizer)
     torch.manual_seed(derive_seed(context.seed, "training loop"))

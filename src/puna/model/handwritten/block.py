@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from puna.model.attention import MATMUL_MAX_KEYS, AttentionMask, attend
-from puna.model.blockwise_attention import MASKED
+from puna.model.attention import AttentionMask, attend
 from puna.model.handwritten.attention_heads import add_projected_heads, project_heads
 from puna.model.handwritten.causal_attention import attend_causally
 from puna.model.handwritten.feed_forward import feed_forward_sublayer
@@ -64,9 +63,6 @@ def train_block(
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask) -> Tensor:
-    seq = q.shape[2]
-    if q.device.type != "cpu" or seq > MATMUL_MAX_KEYS or isinstance(mask, BlockMask):
+    if q.device.type != "cpu" or isinstance(mask, BlockMask):
         return attend(q, k, v, mask)
-    if mask is None:
-        mask = torch.full((seq, seq), MASKED, dtype=q.dtype).triu_(1)[None, None]
     return attend_causally(q, k, v, mask)

@@ -32,7 +32,7 @@ def feed_forward_sublayer(
 
 
 class _FeedForward(torch.autograd.Function):
-    """Keeps the unit rows, gate, value and silu(gate); their product is made again."""
+    """Keeps the unit rows, gate and value; silu(gate) and the product with it are made again."""
 
     @staticmethod
     def forward(
@@ -41,19 +41,19 @@ class _FeedForward(torch.autograd.Function):
         unit, per_row = unit_rows(x, eps, dtype=dtype)
         low1, low2, low3 = (w1 * gain).to(dtype), w2.to(dtype), (w3 * gain).to(dtype)
         gate, value = unit @ low1.t(), unit @ low3.t()
-        active = F.silu(gate)
-        ctx.save_for_backward(unit, per_row, gate, value, active, low1, low2, low3, gain, w1, w3)
-        return x + ((active * value) @ low2.t()).to(x.dtype)
+        ctx.save_for_backward(unit, per_row, gate, value, low1, low2, low3, gain, w1, w3)
+        return x + (F.silu(gate).mul_(value) @ low2.t()).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        unit, per_row, gate, value, active, low1, low2, low3, gain, w1, w3 = ctx.saved_tensors
+        unit, per_row, gate, value, low1, low2, low3, gain, w1, w3 = ctx.saved_tensors
         (of_out,) = gradients
         low = of_out.to(unit.dtype)
-        of_w2 = (low.t() @ (active * value)).to(gain.dtype)
         of_hidden = low @ low2
+        active = F.silu(gate)
         of_value = of_hidden * active
+        of_w2 = (low.t() @ active.mul_(value)).to(gain.dtype)
         of_gate = torch.ops.aten.silu_backward(of_hidden.mul_(value), gate)
         of_unit = (of_gate @ low1).addmm_(of_value, low3)
         of_x = unit_rows_gradient(of_unit, unit, per_row).add_(of_out)

@@ -5,13 +5,13 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from puna.reporting.blocks import Block, Cell, Drawing, Section, Table, percent, plain
+from puna.reporting.blocks import Block, Cell, Drawing, Paragraph, Section, Table, percent, plain
 from puna.reporting.paper_numbers import ATTENTION, CONTEXT_LONG, CONTEXT_SHORT
 from puna.reporting.run_folder import Artifact, RunFolder
 from puna.reporting.sections.loss_curves import loss_by_tokens
 from puna.reporting.style import MUTED, SERIES, describe, legend, new_figure
 
-__all__ = ["attention", "context", "decoding", "sizes"]
+__all__ = ["ablation_limits", "attention", "context", "decoding", "sizes"]
 
 
 def _models(run: RunFolder, ablation: str) -> dict[str, Artifact]:
@@ -235,3 +235,17 @@ def _decoding_table(curves: Mapping[str, Mapping[str, list[dict[str, Any]]]]) ->
     )
     columns += ("cache per sequence, MiB",)
     return Table("The ends of the curves.", columns, tuple(rows))
+
+
+def ablation_limits(run: RunFolder) -> Section:
+    """What a reader must not conclude."""
+    texts = (
+        "The models are tiny beside the paper's 7 and 30 billion parameters and saw a millionth of its tokens: the "
+        "tables compare shapes, never levels.",
+        "Each variant was trained once. Intervals cover the choice of held-out text, not another seed; a difference "
+        "inside them says nothing.",
+        "Choice and recall ask what a model of any size can be asked; they are not the paper's tasks.",
+        "Decoding was timed once on this machine, beside whatever else ran there.",
+    )
+    head = ("limits", "What these numbers cannot say", "Section 5.2")
+    return Section(*head, tuple(map(Paragraph, texts)))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from puna.reporting.blocks import Section
 from puna.reporting.run_folder import RunFolder
-from puna.reporting.sections.ablations import attention, context, decoding, sizes
+from puna.reporting.sections.ablations import ablation_limits, attention, context, decoding, sizes
 from puna.reporting.sections.costs import costs, limits
 from puna.reporting.sections.curves import losses, ppo
 from puna.reporting.sections.data import data_audit
@@ -28,7 +28,7 @@ SECTIONS: tuple[Callable[[RunFolder], Section], ...] = (
 
 ABLATION_SECTIONS: tuple[Callable[[RunFolder], Section], ...] = (
     *(context, attention, decoding, sizes),
-    *(data_audit, training_cost, costs, limits),
+    *(data_audit, training_cost, costs, ablation_limits),
 )
 """Of a run that compares variants of one thing (App. A.2.1)."""
 
