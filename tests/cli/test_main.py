@@ -13,6 +13,7 @@ COMMANDS = [
     "generate",
     "chat",
     "convert",
+    "plan",
     "report",
     "lineage",
     "doctor",

@@ -7,7 +7,7 @@ from io import TextIOWrapper
 import typer
 
 from puna import __version__
-from puna.cli import artifacts, convert, generate, reward, run, tokenizer
+from puna.cli import artifacts, convert, generate, plan, reward, run, tokenizer
 from puna.core.errors import RecipeError
 from puna.core.storage import storage_errors
 
@@ -27,6 +27,7 @@ run.register(app)
 generate.register(app)
 artifacts.register(app)
 convert.register(app)
+plan.register(app)
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(reward.app, name="reward")
 
