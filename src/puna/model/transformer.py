@@ -10,6 +10,7 @@ from puna.model.attention import Attention, AttentionMask, attention_mask
 from puna.model.blockwise_attention import full_rows
 from puna.model.config import ModelConfig
 from puna.model.feed_forward import FeedForward
+from puna.model.handwritten import BlockWeights, suits_block, train_block
 from puna.model.init import init_weights
 from puna.model.kv_cache import KVCache
 from puna.model.rope import Rotation, rotation
@@ -42,8 +43,22 @@ class TransformerBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch seq dim"], angles: Rotation, mask: AttentionMask, cache: KVCache | None
     ) -> Float[Tensor, "batch seq dim"]:
+        if cache is None and suits_block(x, self.attention_norm.weight):
+            return train_block(x, self._weights(), angles, mask, eps=self.attention_norm.eps)
         h = x + self.attention(self.attention_norm(x), angles, mask, cache)
         return h + self.feed_forward(self.ffn_norm(h))
+
+    def _weights(self) -> BlockWeights:
+        a, f = self.attention, self.feed_forward
+        projections = (a.wq.weight, a.wk.weight, a.wv.weight, a.wo.weight)
+        return BlockWeights(
+            self.attention_norm.weight,
+            *projections,
+            self.ffn_norm.weight,
+            f.w1.weight,
+            f.w2.weight,
+            f.w3.weight,
+        )
 
 
 class Transformer(nn.Module):
@@ -96,9 +111,14 @@ class Transformer(nn.Module):
             cache.length += n_new
         return self.norm(x)
 
+    @property
+    def output_weight(self) -> Float[Tensor, "vocab dim"]:
+        """The matrix that makes logits."""
+        return self.tok_embeddings.weight if self.config.tie_embeddings else self.output.weight
+
     def logits(self, hidden: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         """Unnormalized log-probabilities of the next token, in float32."""
-        weight = self.tok_embeddings.weight if self.config.tie_embeddings else self.output.weight
+        weight = self.output_weight
         return full_rows(lambda rows: F.linear(rows, weight), hidden).float()
 
     def forward(

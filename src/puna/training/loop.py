@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from puna.core.allocator import keep_freed_memory
 from puna.core.artifacts import StageContext
 from puna.core.errors import DataError, NumericsError
 from puna.core.seeding import derive_seed
@@ -140,6 +141,7 @@ def run(
     Raises:
         NumericsError: loss or gradient is not finite; nothing was updated and the last state remains.
     """
+    keep_freed_memory()
     optimizer = make_optimizer(task.model, config.optimizer)
     torch.manual_seed(derive_seed(context.seed, "training loop"))
     resumed = load_state(context.state, model=task.model, optimizer=optimizer)

@@ -7,31 +7,33 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["HasLogits", "next_token_loss", "ranking_loss", "safety_auxiliary_loss"]
+from puna.training.linear_cross_entropy import IGNORED, linear_cross_entropy
+
+__all__ = ["HasOutputWeight", "next_token_loss", "ranking_loss", "safety_auxiliary_loss"]
 
 
 @runtime_checkable
-class HasLogits(Protocol):
+class HasOutputWeight(Protocol):
     """A language model whose vocabulary projection can be applied to chosen positions only."""
 
-    def logits(self, hidden: Tensor, /) -> Tensor:
-        """Project hidden states onto the vocabulary."""
+    @property
+    def output_weight(self) -> Tensor:
+        """The matrix, (vocab, dim), that makes logits of hidden states."""
         ...
 
 
-IGNORED = -100
 ROWS_MULTIPLE = 256
 """Trained positions are filled up to a multiple of this with rows that count for nothing: oneDNN compiles and keeps
 a kernel for every matrix size it meets, and their number would differ at every step."""
 
 
 def next_token_loss(
-    model: HasLogits,
+    model: HasOutputWeight,
     hidden: Float[Tensor, "*batch dim"],
     targets: Int[Tensor, "*batch"],
     mask: Bool[Tensor, "*batch"] | None,
 ) -> tuple[Float[Tensor, ""], int]:
-    """Sum of -log p(target) over the masked positions; logits are made nowhere else.
+    """Sum of -log p(target) over the masked positions; logits are made nowhere else, nor all at once.
 
     Source: Llama 2 §3.1 (loss zeroed on prompt tokens); the mask is where it is zeroed.
 
@@ -42,14 +44,14 @@ def next_token_loss(
         Nats summed over the trained positions in float32, and how many there are.
     """
     flat_hidden, flat_targets = hidden.flatten(0, -2), targets.flatten()
+    n_targets = flat_targets.numel()
     if mask is not None:
         chosen = mask.flatten().nonzero().squeeze(1)
+        n_targets = chosen.numel()
         n_filler = min(-chosen.numel() % ROWS_MULTIPLE, mask.numel() - chosen.numel())
         flat_targets = F.pad(flat_targets[chosen], (0, n_filler), value=IGNORED)
         flat_hidden = flat_hidden.index_select(0, F.pad(chosen, (0, n_filler)))
-    logits = model.logits(flat_hidden).float()
-    loss = F.cross_entropy(logits, flat_targets, reduction="sum", ignore_index=IGNORED)
-    return loss, int((flat_targets != IGNORED).sum())
+    return linear_cross_entropy(flat_hidden, model.output_weight, flat_targets), n_targets
 
 
 def ranking_loss(
