@@ -24,7 +24,11 @@ def test_table_2_row_by_row(say) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--paper"], ["--model", "70b", "--gpu", "h100", "--gpus", "2048"], ["--gpu", "rtx-4090", "--gpus", "1"]],
+    [
+        ["--paper"],
+        ["--model", "70b", "--gpu", "h100", "--gpus", "2048"],
+        ["--gpu", "rtx-4090", "--gpus", "1"],
+    ],
 )
 def test_tables_fit_into_100_columns(say, arguments: list[str]) -> None:
     said = say("plan", *arguments)

@@ -9,6 +9,7 @@ from memory_probe import peak_bytes
 from puna.model import ModelConfig, Transformer
 from puna.model import transformer as transformer_module
 from puna.model.activation_memory import StepShape
+from puna.model.attention import MATMUL_MAX_KEYS
 from puna.model.config import PRESETS
 from puna.planning.layouts import Layout
 from puna.planning.memory import PARTS, Moment, StepPlan, memory_plan
@@ -45,30 +46,38 @@ def measured(config: ModelConfig, *, batch: int, seq: int, dtype: torch.dtype, n
     return static + moments + peak_bytes(update)
 
 
-def planned(config: ModelConfig, *, batch: int, seq: int, dtype: torch.dtype, n_micro_batches: int, by_hand: bool):
+def planned(
+    config: ModelConfig, *, batch: int, seq: int, dtype: torch.dtype, n_micro_batches: int, by_hand: bool
+):
     is_low = dtype == torch.bfloat16
-    shape = StepShape(
-        batch=batch,
-        seq=seq,
-        low=2 if is_low else 4,
-        is_by_hand=is_low and by_hand,
-        is_fused=seq > (384 if is_low else 1024),
-    )
+    by_hand = by_hand and is_low
+    is_fused = is_low and not by_hand and seq > MATMUL_MAX_KEYS
+    shape = StepShape(batch=batch, seq=seq, low=2 if is_low else 4, is_by_hand=by_hand, is_fused=is_fused)
     step = StepPlan(shape=shape, n_micro_batches=n_micro_batches, logits_rows=CHUNK_ROWS["cpu"])
     return memory_plan(config, Layout(), step)
 
 
-SMALL = ModelConfig(dim=128, n_layers=3, n_heads=4, n_kv_heads=2, hidden_dim=352, vocab_size=1024, max_seq_len=512)
-MIDDLE = ModelConfig(dim=256, n_layers=6, n_heads=8, n_kv_heads=8, hidden_dim=688, vocab_size=4096, max_seq_len=512)
-LARGE = ModelConfig(dim=384, n_layers=8, n_heads=6, n_kv_heads=2, hidden_dim=1024, vocab_size=4096, max_seq_len=512)
+SMALL = ModelConfig(
+    dim=128, n_layers=3, n_heads=4, n_kv_heads=2, hidden_dim=352, vocab_size=1024, max_seq_len=512
+)
+MIDDLE = ModelConfig(
+    dim=256, n_layers=6, n_heads=8, n_kv_heads=8, hidden_dim=688, vocab_size=4096, max_seq_len=512
+)
+LARGE = ModelConfig(
+    dim=384, n_layers=8, n_heads=6, n_kv_heads=2, hidden_dim=1024, vocab_size=4096, max_seq_len=512
+)
 BF16, FP32 = torch.bfloat16, torch.float32
 
 
-def compare(config: ModelConfig, batch: int, seq: int, dtype: torch.dtype, n: int, by_hand: bool = True) -> None:
+def compare(
+    config: ModelConfig, batch: int, seq: int, dtype: torch.dtype, n: int, by_hand: bool = True
+) -> None:
     plan = planned(config, batch=batch, seq=seq, dtype=dtype, n_micro_batches=n, by_hand=by_hand)
     found = measured(config, batch=batch, seq=seq, dtype=dtype, n_micro_batches=n)
     ratio = plan.n_bytes / found
-    print(f"plan {plan.n_bytes / 2**20:.1f} MiB at {plan.moment}, measured {found / 2**20:.1f}, ratio {ratio:.3f}")
+    print(
+        f"plan {plan.n_bytes / 2**20:.1f} MiB at {plan.moment}, measured {found / 2**20:.1f}, ratio {ratio:.3f}"
+    )
     assert abs(ratio - 1) <= WITHIN, plan
 
 

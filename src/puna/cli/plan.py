@@ -44,7 +44,9 @@ def plan(
     mfu: Annotated[float, typer.Option(help="Share of the GPU's dense bf16 peak to count on.")] = 0.4,
     price: Annotated[float, typer.Option(min=0, help="US dollars for a GPU-hour.")] = 2.0,
     watts: Annotated[float | None, typer.Option(help="Power of a GPU; default: its TDP.")] = None,
-    pue: Annotated[float, typer.Option(help="Energy of the data centre over energy of its GPUs.")] = PAPER_PUE,
+    pue: Annotated[
+        float, typer.Option(help="Energy of the data centre over energy of its GPUs.")
+    ] = PAPER_PUE,
     grid: Annotated[float, typer.Option(help="kg CO2eq of a kWh of the grid.")] = PAPER_GRID,
     paper: Annotated[bool, typer.Option("--paper", help="Table 2 of the paper, row by row.")] = False,
     as_json: JsonOption = False,
@@ -54,7 +56,11 @@ def plan(
     Example: puna plan --model 7b --tokens 2T --gpu h200 --gpus 64 --mfu 0.5 --price 3 --json
     """
     if paper:
-        show(_paper_facts(pue, grid), _text(paper_tables(paper_rows(pue=pue, grid=grid), implied_factor())), as_json=as_json)
+        show(
+            _paper_facts(pue, grid),
+            _text(paper_tables(paper_rows(pue=pue, grid=grid), implied_factor())),
+            as_json=as_json,
+        )
         return
     try:
         request = PlanRequest(

@@ -29,7 +29,11 @@ def _costs(plan: Plan, name: str) -> Table:
     table.add_column("how", overflow="fold")
     rows = [
         ("parameters", f"{plan.parameters:,}", ""),
-        ("tokens", short_count(request.n_tokens), f"rows of {request.row_tokens}, {request.batch_rows} an update"),
+        (
+            "tokens",
+            short_count(request.n_tokens),
+            f"rows of {request.row_tokens}, {request.batch_rows} an update",
+        ),
         ("operations", f"{speed.flops:.3e}", f"{speed.flops_per_token:.3e} a token, with attention"),
         (
             "tokens/s",
@@ -98,7 +102,18 @@ def _advice(plan: Plan) -> list[str]:
 def paper_tables(rows: list[PaperRow], factor: tuple[float, float]) -> list[Any]:
     """Paper, ours, difference, and what the rows imply."""
     table = Table(title="Table 2: pretraining on A100-80GB, 2 T tokens each", title_justify="left")
-    for column in ("model", "GPU-hours", "W", "MWh", "paper t", "ours t", "diff.", "tok/s/GPU", "MFU", "MFU 6N"):
+    for column in (
+        "model",
+        "GPU-hours",
+        "W",
+        "MWh",
+        "paper t",
+        "ours t",
+        "diff.",
+        "tok/s/GPU",
+        "MFU",
+        "MFU 6N",
+    ):
         table.add_column(column, justify="left" if column == "model" else "right")
     for row in rows:
         table.add_row(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from puna.model.config import ModelConfig
+from puna.model.handwritten.causal_attention import KEPT_MAX_SEQ, QUERY_BLOCK
 
 __all__ = [
     "Checkpointing",
@@ -21,9 +22,6 @@ __all__ = [
 
 Checkpointing = Literal["none", "selective", "full"]
 """Which activations are made again backwards: none, or all of a block but its input."""
-
-QUERY_BLOCK = 64
-"""Queries of a block of probabilities, as in the attention by products."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +37,7 @@ class StepShape:
     is_by_hand: bool = False
     """Blocks of `handwritten/`, not the plain ones."""
     is_fused: bool = True
-    """Attention by a fused kernel, which keeps no probabilities; False is a CPU's products for short rows."""
+    """Attention by a fused kernel, which keeps no probabilities; False is the products of a CPU."""
     tp: int = 1
     """Tensor-parallel processes, which share heads and inner widths but not the residual stream."""
 
@@ -78,8 +76,8 @@ def block_workspace_bytes(config: ModelConfig, shape: StepShape) -> int:
     of_matrix = 4 * dim * hidden
     if not shape.is_by_hand:
         return shape.n_tokens * (4 * 4 * dim + low * dim + 4 * low * hidden) + 2 * of_matrix
-    through_norm = shape.n_tokens * ((4 + 2 * low + 12) * dim + 3 * low * hidden) + of_matrix
-    of_weights = shape.n_tokens * ((8 + low) * dim + 3 * low * hidden) + 5 * of_matrix
+    through_norm = shape.n_tokens * ((4 + 2 * low + 12) * dim + 4 * low * hidden) + of_matrix
+    of_weights = shape.n_tokens * ((8 + 2 * low) * dim + 4 * low * hidden) + 5 * of_matrix
     return max(through_norm, of_weights)
 
 
@@ -96,7 +94,7 @@ def _by_hand_per_token(config: ModelConfig, shape: StepShape) -> int:
     units = 2 * (low * dim + 4)  # of both norms, and what they were divided by
     heads = low * (q + 2 * kv)  # queries, keys, values
     written = low * q  # the heads' output, which wo reads
-    return units + heads + written + 3 * low * hidden  # gate, value, silu(gate)
+    return units + heads + written + 2 * low * hidden  # gate and value
 
 
 def _plain_per_token(config: ModelConfig, shape: StepShape) -> int:
@@ -115,6 +113,10 @@ def _attention_bytes(config: ModelConfig, shape: StepShape) -> int:
         return 4 * heads * shape.n_tokens  # log of the softmax's sum
     if not shape.is_by_hand:
         return 4 * heads * shape.n_tokens * shape.seq  # float32 probabilities of all pairs
-    starts = range(0, shape.seq, QUERY_BLOCK)
-    pairs = sum((min(s + QUERY_BLOCK, shape.seq) - s) * min(s + QUERY_BLOCK, shape.seq) for s in starts)
-    return shape.low * heads * shape.batch * pairs  # probabilities, without those of later blocks
+    if shape.seq > KEPT_MAX_SEQ:
+        return 0
+    lasts = [min(first + QUERY_BLOCK, shape.seq) for first in range(0, shape.seq, QUERY_BLOCK)]
+    pairs = sum((last - index * QUERY_BLOCK) * last for index, last in enumerate(lasts))
+    copies_queries = config.n_heads > config.n_kv_heads and shape.seq > QUERY_BLOCK
+    queries = shape.n_tokens * config.q_dim // shape.tp if copies_queries else 0
+    return shape.low * (heads * shape.batch * pairs + queries)  # probabilities, without those of later blocks

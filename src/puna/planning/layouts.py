@@ -80,7 +80,11 @@ def check_tensor_parallel(config: ModelConfig, tp: int, *, n_gpus: int, gpus_per
     """
     name = _why_not(config, tp, n_gpus, gpus_per_node)
     if name is not None:
-        few = "Grouped-query attention has few key-value heads, and each needs a whole GPU." if "kv" in name else ""
+        few = (
+            "Grouped-query attention has few key-value heads, and each needs a whole GPU."
+            if "kv" in name
+            else ""
+        )
         raise ConfigError(
             where="tp", expected=f"a divisor of {name}", got=str(tp), fix=f"{few} Choose a divisor.".strip()
         )

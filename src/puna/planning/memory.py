@@ -14,7 +14,6 @@ from puna.model.activation_memory import (
     StepShape,
     block_bytes,
     block_workspace_bytes,
-    head_bytes,
     kept_block_bytes,
     loss_workspace_bytes,
     weight_copy_bytes,
@@ -24,7 +23,9 @@ from puna.planning.layouts import Layout
 
 __all__ = ["PARTS", "MemoryPlan", "Moment", "StepPlan", "allowance_bytes", "memory_plan"]
 
-Moment = Literal["loss", "head backward", "last block backward", "first block backward", "embeddings backward"]
+Moment = Literal[
+    "loss", "head backward", "last block backward", "first block backward", "embeddings backward"
+]
 
 PARTS = {
     "weights": "float32 weights",
@@ -200,7 +201,9 @@ def _unsharded(layout: Layout, step: StepPlan, moment: Moment, sizes: _Sizes) ->
     if layout.n_shares == 1:
         return 0
     low = step.shape.low
-    blocks = {"loss": 1, "head backward": 1, "last block backward": 2, "first block backward": 1}.get(moment, 0)
+    blocks = {"loss": 1, "head backward": 1, "last block backward": 2, "first block backward": 1}.get(
+        moment, 0
+    )
     embeddings = 4 * sizes.table if moment in ("first block backward", "embeddings backward") else 0
     return low * (blocks * sizes.block + sizes.table) + embeddings
 

@@ -12,6 +12,7 @@ from puna.planning.layouts import Layout, layouts_for
 from puna.planning.memory import MemoryPlan, StepPlan, allowance_bytes, memory_plan
 from puna.planning.request import PlanRequest
 from puna.planning.throughput import Throughput, throughput
+from puna.training.linear_cross_entropy import CHUNK_ROWS_ELSEWHERE
 
 __all__ = ["CHECKPOINTING", "Choice", "Plan", "make_plan"]
 
@@ -145,14 +146,10 @@ def _choices(request: PlanRequest, gpu: Accelerator, n_gpus: int) -> Iterator[Ch
             yield _choice(request, gpu, layout, checkpointing)
 
 
-def _choice(
-    request: PlanRequest, gpu: Accelerator, layout: Layout, checkpointing: Checkpointing
-) -> Choice:
+def _choice(request: PlanRequest, gpu: Accelerator, layout: Layout, checkpointing: Checkpointing) -> Choice:
     rows = layout.n_shares * request.micro_batch_size
     n_micro_batches = max(1, -(-request.batch_rows // rows))
-    shape = StepShape(
-        batch=request.micro_batch_size, seq=request.row_tokens, is_by_hand=layout.n_gpus == 1
-    )
+    shape = StepShape(batch=request.micro_batch_size, seq=request.row_tokens, is_by_hand=layout.n_gpus == 1)
     could_reduce_always = layout.n_shares > 1 and n_micro_batches > 1
     for reduces_always in (False, True) if could_reduce_always else (False,):
         step = StepPlan(
@@ -160,6 +157,7 @@ def _choice(
             checkpointing=checkpointing,
             n_micro_batches=n_micro_batches,
             reduces_always=reduces_always,
+            logits_rows=CHUNK_ROWS_ELSEWHERE,
         )
         tensors = memory_plan(request.model, layout, step)
         allowance = allowance_bytes(tensors, n_gpus=layout.n_gpus)
