@@ -16,6 +16,22 @@ HELPFULNESS = (4.1, 62.3, 70.2, 74.9, 78.4)
 VIOLATION = (0.55, 0.41, 0.22, 0.12, 0.09)
 HOSTILE = "<script>alert('x')</script> <img src=x onerror=alert(1)> | `code` **bold** {{ 7*7 }} &amp;"
 
+SYSTEM = {
+    "tokens_per_second": 6120.0,
+    "mfu": 0.523,
+    "seconds": {"wall": 200.0, "update": 180.0, "data": 2.0, "evaluation": 10.0, "checkpoint": 6.0},
+    "peak_rss_bytes": 3 * 2**30,
+    "cuda_peak_bytes": None,
+    "energy": {
+        "kwh": 0.0123,
+        "tco2eq": 5.2e-6,
+        "source": "estimate: hours x 10 W (given)",
+        "pue": 1.1,
+        "grid_kg_per_kwh": 0.385,
+    },
+}
+"""What a training's meter leaves in the manifest."""
+
 
 class MadeUp(Settings):
     """Settings of a made-up stage."""
@@ -171,6 +187,7 @@ def _model(run: Path, index: int, version: str, random_: random.Random) -> None:
         "validation": perplexity,
         "n_parameters": 1_050_000,
         "tokens": 4_000_000 // (index + 1),
+        "system": SYSTEM,
         "iterations": n_steps,
     }
     artifact(run / "models" / version, "model", metrics, labels={"version": version}, curves=curves)

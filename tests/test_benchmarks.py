@@ -48,3 +48,29 @@ def test_kept_results_have_the_shape(path: Path) -> None:
     assert {"name", "date", "hardware", "commit", "figures"} <= set(record)
     for figure in record["figures"]:
         assert list(figure) == KEYS
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_pretraining_beside_transformers_goes_half_by_half(tmp_path: Path) -> None:
+    """Each half alone, then both from what they left: the same figures, and nothing is trained twice."""
+    pytest.importorskip("transformers")
+    small = ["--size", "tiny", "--data-scale", "0.02", "--tokens", "65536", "--threads", "1"]
+    command = [sys.executable, str(FOLDER / "pretrain_real_cpu.py"), "--out", str(tmp_path), *small]
+
+    def run(side: str) -> str:
+        done = subprocess.run([*command, "--side", side], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    assert run("ours") == "", "no figures before both halves are there"
+    figures = json.loads(run("peer").splitlines()[-1])
+    names = [figure["name"] for figure in figures]
+    assert {"perplexity_books", "perplexity_python", "perplexity_all", "tokens_per_second"} <= set(names)
+    assert all(list(figure) == KEYS for figure in figures)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "ours").iterdir()}
+    again = json.loads(run("both").splitlines()[-1])
+    kept = [figure for figure in figures if figure["name"].startswith("perplexity")]
+    assert [figure for figure in again if figure["name"].startswith("perplexity")] == kept
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "ours").iterdir()}
+    for figure in kept:
+        assert 1 < figure["ours"] < 512, "better than a guess among 512 pieces"

@@ -14,6 +14,8 @@ import typer.main
 
 from puna.cli.main import app
 from puna.core.config import load_recipe
+from puna.pretraining.recipe import PretrainingRecipe
+from puna.recipe.ablation_settings import AblationRecipe
 from puna.recipe.settings import Figure4Recipe, builtin_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,6 +101,10 @@ def test_every_recipe_and_override_shown_loads(page: Path) -> None:
             path = ROOT / recipe if recipe.endswith(".toml") else builtin_recipe(recipe)
         elif call[0] == "quickstart":
             path = builtin_recipe("sandbox_cpu")
+        elif call[0] == "ablate":
+            path = ROOT / call[1] if call[1].endswith(".toml") else builtin_recipe(f"ablations/{call[1]}")
+            load_recipe(path, AblationRecipe, overrides_of(call))
+            continue
         else:
             continue
         load_recipe(path, Figure4Recipe, overrides_of(call))
@@ -106,8 +112,16 @@ def test_every_recipe_and_override_shown_loads(page: Path) -> None:
 
 @pytest.mark.parametrize("text", snippets("toml"))
 def test_every_toml_snippet_is_a_recipe(text: str, tmp_path: Path) -> None:
+    if "[parallel" in text:
+        (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
+        load_recipe(tmp_path / "recipe.toml", PretrainingRecipe)
+        return
     is_whole = "[real" in text
     path = tmp_path / "recipe.toml"
+    if "[variants" in text:
+        path.write_text(text, encoding="utf-8")
+        load_recipe(path, AblationRecipe)
+        return
     path.write_text(
         text if is_whole else f"base = {str(RECIPES['sandbox_cpu.toml'])!r}\n{text}", encoding="utf-8"
     )

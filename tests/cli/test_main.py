@@ -10,6 +10,8 @@ from puna.core.errors import NumericsError
 COMMANDS = [
     "quickstart",
     "run",
+    "ablate",
+    "pretrain",
     "generate",
     "chat",
     "convert",

@@ -61,3 +61,13 @@ def test_a_run_that_stopped_early_has_no_summary(
         assert json.loads(said.stdout)["until"] == "sft"
     else:
         assert said.stdout.startswith("Stopped after sft")
+
+
+def test_under_torchrun_it_points_to_pretrain(
+    say, asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = say("run", "sandbox_cpu", "--out", tmp_path)
+    assert said.exit_code == 2
+    assert "puna pretrain" in said.stderr
+    assert asked == {}

@@ -75,6 +75,27 @@ def test_a_killed_stage_resumes_to_the_same_bits(
     )
 
 
+def test_reward_models_trained_side_by_side_resume_to_the_same_bits(finished: Run, tmp_path: Path) -> None:
+    """Two processes of one thread each: only the one that started them is killed, and theirs are the bits of one."""
+    copy = copy_until(finished.folder, tmp_path / "run", "reward/helpfulness-1")
+    options = ("run", TINY, "--out", copy, "--threads", 2, "--until", "rlhf-v1")
+    process = start(*options)
+    try:
+        for role in ("helpfulness", "safety"):
+            assert wait_for(process, copy, f"reward/.{role}-1.partial/state/step-*"), role
+        process.kill()
+        process.wait()
+    finally:
+        kill(process)
+    again = puna(*options, "--json")
+    assert again.exit_code == 0, again.stderr
+    assert "side by side: helpfulness-1, safety-1" in again.stderr
+    assert "helpfulness-1: continuing the interrupted build" in again.stderr
+    ours, theirs = results(copy), results(finished.folder)
+    rewards = ["reward/helpfulness-1", "reward/safety-1"]
+    assert [ours[name] for name in rewards] == [theirs[name] for name in rewards]
+
+
 def logged(folder: Path) -> list[dict[str, object]]:
     return [
         {name: value for name, value in row.items() if "per_second" not in name and name != "seconds"}

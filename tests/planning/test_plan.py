@@ -106,7 +106,7 @@ def test_models_are_presets_files_or_folders(tmp_path) -> None:
 def test_wrong_requests_are_refused(tmp_path) -> None:
     with pytest.raises(ConfigError, match="got '8b'"):
         find_model("8b")
-    with pytest.raises(ConfigError, match="a folder with a config.json"):
+    with pytest.raises(ConfigError, match=r"a folder with a config\.json"):
         find_model("no/such/folder")
     with pytest.raises(CheckpointError):
         find_model(str(tmp_path))

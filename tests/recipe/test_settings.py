@@ -9,7 +9,8 @@ from puna.core.errors import ConfigError
 from puna.recipe.settings import Figure4Recipe, builtin_recipe
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = sorted((ROOT / "recipes").glob("*.toml"))
+SHIPPED = sorted(path for path in (ROOT / "recipes").glob("*.toml") if "[data" in path.read_text())
+"""Of the whole figure; those of pretraining alone have no data section."""
 SANDBOX = "[sandbox]\n"
 REAL = """
 [[real.dialogs.sources]]

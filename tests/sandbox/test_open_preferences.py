@@ -3,6 +3,7 @@
 import re
 
 from puna.sandbox.annotators import SimulatedAnnotator
+from puna.sandbox.constraints import ENDINGS
 from puna.sandbox.language import REFUSALS
 from puna.sandbox.open_preferences import open_comparisons
 from puna.sandbox.tasks import family_tasks, question, split_of
@@ -62,3 +63,19 @@ def test_true_answers_to_another_question_are_among_the_losers() -> None:
             wins += other[0]
     assert n > 20
     assert wins / n < 0.1
+
+
+def test_answers_by_another_instruction_lose_to_those_that_keep_it() -> None:
+    wins, n = 0, 0
+    for comparison in open_comparisons(3000, seed=5, annotators=ANNOTATORS):
+        asked = re.search(r"(?:end with|ending:) (\w+)\.", comparison.prompt[-1].content)
+        if not asked or comparison.domain != "helpfulness":
+            continue
+        ends = [side.response.split()[-1] for side in (comparison.chosen, comparison.rejected)]
+        kept = [end == f"{asked[1]}." for end in ends]
+        is_other = [end.rstrip(".") in ENDINGS and not k for end, k in zip(ends, kept, strict=True)]
+        if (kept[0] and is_other[1]) or (kept[1] and is_other[0]):
+            n += 1
+            wins += kept[0]
+    assert n > 20
+    assert wins / n > 0.75

@@ -13,9 +13,9 @@ from puna.core.seeding import generator
 from puna.model.config import ModelConfig
 from puna.model.transformer import Transformer
 from puna.training.config import LoopConfig
-from puna.training.loop import LossSum
 from puna.training.losses import next_token_loss
 from puna.training.optimizer import OptimizerConfig
+from puna.training.task import LossSum
 
 TINY = ModelConfig(dim=16, n_layers=2, n_heads=2, n_kv_heads=1, vocab_size=32, hidden_dim=32, max_seq_len=16)
 

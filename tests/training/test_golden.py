@@ -25,10 +25,11 @@ from puna.pretraining.config import PretrainingConfig
 from puna.pretraining.task import PretrainingTask
 from puna.supervised_finetuning.task import FinetuningTask
 from puna.training.config import LoopConfig
-from puna.training.loop import TrainingTask, run
+from puna.training.loop import run
 from puna.training.optimizer import OptimizerConfig
 from puna.training.order import ShuffledOrder
 from puna.training.packing import TokenizedExample, pack
+from puna.training.task import TrainingTask
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MODEL = ModelConfig(

@@ -12,12 +12,13 @@ from torch import nn
 
 from puna.core.errors import DataError, NumericsError
 from puna.core.metrics import read_metrics
-from puna.training import loop as loop_module
+from puna.training.checkpoints import storage
 from puna.training.loop import run
 from puna.training.optimizer import OptimizerConfig
-from puna.training.resume import save_state
 
 TIMED = "tokens_per_second"
+MACHINES = {TIMED, "system"}
+"""What no two runs share."""
 
 
 def weights(task) -> dict[str, torch.Tensor]:
@@ -29,8 +30,8 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def lines(context) -> list[dict]:
-    """Metrics without the one that measures time."""
-    return [{k: v for k, v in row.items() if k != TIMED} for row in read_metrics(context.metrics.path)]
+    """Metrics without those that measure time."""
+    return [row for row in read_metrics(context.metrics.path) if row["split"] != "system"]
 
 
 def test_training_learns(make_task, make_context, config) -> None:
@@ -78,7 +79,12 @@ def test_metrics_have_their_steps_splits_and_means(make_task, make_context, conf
     rows = read_metrics(context.metrics.path)
     train = [row for row in rows if row["split"] == "train"]
     assert [row["step"] for row in train] == [3, 6, 9, 12, 15, 18, 20]
-    assert {"loss", "grad_norm", "lr", TIMED, "odd_fraction"} < train[0].keys()
+    assert {"loss", "grad_norm", "lr", "tokens", "odd_fraction"} < train[0].keys()
+    assert [row["tokens"] for row in train] == [row["step"] * 4 * 16 for row in train]
+    system = [row for row in rows if row["split"] == "system"]
+    assert [row["step"] for row in system] == [row["step"] for row in train]
+    assert all(row[TIMED] > 0 and row["mfu"] is None and row["rss_bytes"] > 0 for row in system)
+    assert results["system"]["seconds"]["wall"] > results["system"]["seconds"]["update"] > 0
     assert [row["step"] for row in rows if row["split"] == "validation"] == [5, 10, 15, 20]
     assert (
         math.log(32) < train[0]["loss"] < math.log(32) + 0.6
@@ -87,6 +93,26 @@ def test_metrics_have_their_steps_splits_and_means(make_task, make_context, conf
     assert results["tokens"] == 20 * 4 * 16
     assert results["train_loss"] == train[-1]["loss"]
     assert results["validation"]["loss"] == rows[-1]["loss"]
+
+
+class Count:
+    """A suite that counts the model's parameters, and would change a training that let it."""
+
+    name, every_steps = "count", 8
+
+    def evaluate(self, model: nn.Module, step: int) -> dict[str, float]:
+        torch.manual_seed(step)
+        return {"n": float(sum(p.numel() for p in model.parameters()))}
+
+
+def test_hooks_run_on_the_way_and_change_nothing(make_task, make_context, config) -> None:
+    plain, hooked, context = make_task(), make_task(), make_context("hooked")
+    run(plain, config, make_context("plain"))
+    results = run(hooked, config, context, hooks=[Count()])
+    rows = [row for row in read_metrics(context.metrics.path) if row["split"] == "count"]
+    assert [row["step"] for row in rows] == [8, 16, 20]
+    assert results["suites"]["count"]["n"] == rows[-1]["n"] > 0
+    assert same(weights(plain), weights(hooked))
 
 
 @pytest.mark.parametrize(
@@ -108,8 +134,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(make_task, make_context, con
     results = run(resumed, config, resumed_context)
     assert same(weights(whole), weights(resumed))
     assert lines(context) == lines(resumed_context)
-    assert {k: v for k, v in results.items() if k != TIMED} == {
-        k: v for k, v in expected.items() if k != TIMED
+    assert {k: v for k, v in results.items() if k not in MACHINES} == {
+        k: v for k, v in expected.items() if k not in MACHINES
     }
 
 
@@ -135,10 +161,9 @@ def _arm(moment: str) -> None:
     elif moment == "after it is renamed":
         Path.rename = lambda path, to: (original(path, to), "step-8" in path.name and die())
     elif moment == "while the state is written":
-        loop_module.save_state = lambda folder, *, step, **rest: (
-            die()
-            if step == 8 and (folder / ".step-8.partial").mkdir() is None
-            else save_state(folder, step=step, **rest)
+        original_hash = storage.hash_share
+        storage.hash_share = lambda folder, **rest: (
+            die() if folder.name == ".step-8.partial" else original_hash(folder, **rest)
         )
     else:
         signal.signal(signal.SIGALRM, die)

@@ -26,6 +26,10 @@ def report(
     run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
     out: Annotated[Path | None, typer.Option(help="Where the report goes [default: RUN/report].")] = None,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "",
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another run, whose training loss is drawn too (Figure 5); may be repeated."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw the paper's tables and figures from a run: one HTML page, Markdown and JSON.
@@ -35,7 +39,7 @@ def report(
     if not run.is_dir():
         raise DataError(where=str(run), expected="a run folder", got="no such folder", fix="Check the path.")
     folder = out or run / "report"
-    build_report(run, folder, title=title or f"puna: {run.name}", reporter=Reporter())
+    build_report(run, folder, title=title or f"puna: {run.name}", beside=beside or (), reporter=Reporter())
     show({"report": str(folder / "index.html")}, str(folder / "index.html"), as_json=as_json)
 
 

@@ -1,4 +1,8 @@
-"""`puna`: one command a stage. Exit 0 done, 2 for what the user can mend, 130 after Ctrl-C (the run resumes)."""
+"""`puna`: one command a stage.
+
+Exit 0 done, or stopped by a machine that wants its processors back (SIGTERM; the run resumes); 2 for what the user can
+mend; 130 after Ctrl-C (the run resumes).
+"""
 
 import sys
 from collections.abc import Sequence
@@ -7,8 +11,8 @@ from io import TextIOWrapper
 import typer
 
 from puna import __version__
-from puna.cli import artifacts, convert, generate, plan, reward, run, tokenizer
-from puna.core.errors import RecipeError
+from puna.cli import ablate, artifacts, convert, generate, plan, pretrain, reward, run, tokenizer
+from puna.core.errors import Preempted, RecipeError
 from puna.core.storage import storage_errors
 
 __all__ = ["app", "main"]
@@ -24,6 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 run.register(app)
+ablate.register(app)
+pretrain.register(app)
 generate.register(app)
 artifacts.register(app)
 convert.register(app)
@@ -50,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RecipeError as error:
         sys.stderr.write(f"puna: {error}\n")
         sys.exit(error.exit_code)
+    except Preempted as stop:
+        sys.stderr.write(f"puna: {stop}\n")
+        sys.exit(stop.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer turns Ctrl-C into this code and says nothing
             sys.stderr.write("puna: stopped; run the same command again to go on from here.\n")

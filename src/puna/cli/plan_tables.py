@@ -6,7 +6,7 @@ from rich.table import Table
 
 from puna.planning.carbon import PAPER_GRID, PAPER_PUE
 from puna.planning.memory import PARTS
-from puna.planning.paper_table import PaperRow
+from puna.planning.paper_table import PaperRow, cut_to_cents
 from puna.planning.plan import CHECKPOINTING, Choice, Plan
 from puna.planning.quantities import short_count
 
@@ -131,12 +131,21 @@ def paper_tables(rows: list[PaperRow], factor: tuple[float, float]) -> list[Any]
     table.add_section()
     hours, mwh = sum(row.gpu_hours for row in rows), sum(row.energy_mwh for row in rows)
     tonnes = sum(row.tco2eq_exact for row in rows)
-    table.add_row("all", f"{hours:,}", "", f"{mwh:,.2f}", "539.00", f"{tonnes:.2f}", f"{tonnes - 539:+.2f}")
+    table.add_row(
+        "all",
+        f"{hours:,}",
+        "",
+        f"{mwh:,.2f}",
+        "539.00",
+        f"{cut_to_cents(tonnes):.2f}",
+        f"{cut_to_cents(tonnes) - 539:+.2f}",
+    )
     low, high = factor
     return [
         table,
-        f"The paper states no PUE and no grid factor. Its rows fix their product to {low:.6f} to {high:.6f} kg for each "
-        f"kWh of the GPUs, if figures are cut to hundredths (no product gives them by rounding). {PAPER_PUE} x "
-        f"{PAPER_GRID} = {PAPER_PUE * PAPER_GRID:.4f}, the two numbers of Llama 1, lies in it. MWh include the PUE.",
+        f"The paper states no PUE and no grid factor. Its rows fix their product to {low:.6f} to {high:.6f} kg "
+        "for each kWh of the GPUs, if figures are cut to hundredths (no product gives them by rounding). "
+        f"{PAPER_PUE:g} x {PAPER_GRID:g} = {PAPER_PUE * PAPER_GRID:.4f}, the two numbers of Llama 1, lies in it. "
+        "MWh include the PUE.",
         "MFU counts attention's operations and a dense peak of 312 TFLOP/s; 6N leaves attention out.",
     ]

@@ -10,10 +10,13 @@ import typer
 from puna.cli.options import JsonOption, SeedOption, SetOption, ThreadsOption
 from puna.core.config import load_recipe
 from puna.core.devices import peak_rss_bytes, set_threads
+from puna.core.errors import ConfigError
 from puna.core.progress import Reporter
 from puna.recipe.figure4 import STAGES, raise_llama
 from puna.recipe.settings import Figure4Recipe, builtin_recipe
 from puna.reporting.summary import quickstart_summary
+from puna.training.parallel.torchrun import is_torchrun
+from puna.training.signals import preemptible
 
 __all__ = ["register"]
 
@@ -67,9 +70,17 @@ def _run(
     as_json: bool,
 ) -> None:
     started = time.monotonic()
+    if is_torchrun():
+        raise ConfigError(
+            where="puna run",
+            expected="one process",
+            got="several, started by torchrun",
+            fix="Start it without torchrun; puna pretrain is the command for many processes.",
+        )
     recipe = load_recipe(path, Figure4Recipe, overrides or ())
     set_threads(threads)
-    raise_llama(recipe, out=out, seed=seed, reporter=Reporter(), until=until)
+    with preemptible():
+        raise_llama(recipe, out=out, seed=seed, reporter=Reporter(), until=until)
     if until and until != STAGES[-1]:
         summary: dict = {"run": str(out), "until": until}
     else:

@@ -109,12 +109,15 @@ def run_stage(
     build: Callable[[StageContext], Mapping[str, Any]],
     labels: Mapping[str, str] | None = None,
     reporter: Reporter | None = None,
+    keeps_state: bool = False,
 ) -> Manifest:
     """Make the artifact `out`, unless it is there already from the same settings, inputs and seed.
 
     Args:
         build: Fills `context.folder` and returns metrics (plain JSON values). After a crash it is called
             again with the folder and state it left, and must end with the same content all the same.
+        keeps_state: Go on from what an interrupted build left even where settings or code changed since; the
+            build itself has made sure that it may.
     Raises:
         RunLockedError: another process builds it now.
         StorageError: the disk is full; an older artifact at `out` is untouched, and the next call resumes.
@@ -133,7 +136,7 @@ def run_stage(
             reporter.log(f"{kind} {out.name}: unchanged, skipped")
         else:
             with reporter.stage(f"{kind} {out.name}"):
-                _build(request, build, partial, backup, reporter)
+                _build(request, build, partial, backup, reporter, keeps_state)
             manifest = read_manifest(request.out)
         shutil.rmtree(partial)
     return manifest
@@ -203,9 +206,10 @@ def _build(
     partial: Path,
     backup: Path,
     reporter: Reporter,
+    keeps_state: bool,
 ) -> None:
     started, began = datetime.now(UTC), time.monotonic()
-    _prepare(partial, request.fingerprint, reporter)
+    _prepare(partial, request.fingerprint, reporter, keeps_state)
     context = StageContext(
         folder=partial / "artifact", state=partial / "state", seed=request.seed, reporter=reporter
     )
@@ -232,11 +236,12 @@ def _build(
     _publish(context.folder, request.out, backup)
 
 
-def _prepare(partial: Path, fingerprint: str, reporter: Reporter) -> None:
+def _prepare(partial: Path, fingerprint: str, reporter: Reporter, keeps_state: bool) -> None:
     """Keep what an interrupted build of the same request by the same code left; start afresh otherwise."""
     stamp_path = partial / "request"
     stamp = json.dumps([fingerprint, code_version(), torch.__version__])
-    if stamp_path.is_file() and stamp_path.read_text(encoding="utf-8") == stamp:
+    is_same = stamp_path.is_file() and stamp_path.read_text(encoding="utf-8") == stamp
+    if is_same or (keeps_state and stamp_path.is_file()):
         reporter.log("continuing the interrupted build")
     else:
         stamp_path.unlink(missing_ok=True)

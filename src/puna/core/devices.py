@@ -13,11 +13,13 @@ import torch
 from puna.core.errors import ConfigError
 
 __all__ = [
+    "add_peak_rss",
     "available_cpus",
     "available_memory_bytes",
     "hardware",
     "peak_rss_bytes",
     "pick_device",
+    "rss_bytes",
     "set_threads",
 ]
 
@@ -48,10 +50,31 @@ def set_threads(n_threads: int | None = None) -> int:
     return n_threads
 
 
+_with_workers = 0
+
+
 def peak_rss_bytes() -> int:
-    """The most memory this process has held so far (ru_maxrss; children not counted)."""
+    """The most memory this process has held so far (ru_maxrss), with the workers that ran beside it."""
+    return max(_own_peak(), _with_workers)
+
+
+def add_peak_rss(workers_bytes: int) -> None:
+    """Count workers that ran at the same time and are gone, by the sum of their peaks and what is held here now."""
+    global _with_workers
+    _with_workers = max(_with_workers, rss_bytes() + workers_bytes)
+
+
+def _own_peak() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def rss_bytes() -> int:
+    """Memory this process holds now; where the system does not tell, the most it has held."""
+    statm = Path("/proc/self/statm")
+    if not statm.is_file():
+        return _own_peak()
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def available_memory_bytes(device: torch.device) -> int:

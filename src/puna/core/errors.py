@@ -1,16 +1,20 @@
 """Every error a user can cause, each saying what was expected, what came, where, and what to do."""
 
+import functools
+
 __all__ = [
     "CheckpointError",
     "ConfigError",
     "ContaminationError",
     "DataError",
     "NumericsError",
+    "Preempted",
     "ProtocolError",
     "RecipeError",
     "RunLockedError",
     "ShapeError",
     "StorageError",
+    "WorkerError",
 ]
 
 
@@ -25,6 +29,10 @@ class RecipeError(Exception):
         self.got = got
         self.fix = fix
         super().__init__(f"{where}: expected {expected}, got {got}. {fix}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors travel between processes whole."""
+        return functools.partial(type(self), **self.__dict__), ()
 
 
 class ConfigError(RecipeError):
@@ -61,3 +69,25 @@ class RunLockedError(RecipeError):
 
 class StorageError(RecipeError):
     """The disk is full or cannot be written: free space and run the same command again."""
+
+
+class WorkerError(RecipeError):
+    """A process that ran one stage beside others was killed or broke: run the same command again."""
+
+
+class Preempted(Exception):
+    """The machine asked for its processors back: the state is saved, and the same command goes on from there."""
+
+    exit_code = 0
+
+    def __init__(self, signal_name: str, done: str = "") -> None:
+        """Such as "update 7 of 20"; without a place, what was finished is kept and nothing else."""
+        super().__init__(signal_name, done)
+        self.signal_name = signal_name
+        self.done = done
+
+    def __str__(self) -> str:
+        kept = (
+            f" after {self.done}; the training state is saved" if self.done else "; what is finished is kept"
+        )
+        return f"stopped by {self.signal_name}{kept}. Run the same command again to go on from here."

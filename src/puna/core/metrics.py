@@ -3,12 +3,14 @@
 import json
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from puna.core.errors import DataError
 from puna.core.event_file import EventFile
 from puna.core.storage import storage_errors, write_atomically
+from puna.core.trackers import MetricsSink
 
 __all__ = ["MetricsLog", "read_metrics"]
 
@@ -23,6 +25,7 @@ class MetricsLog:
         self.path = folder / "metrics.jsonl"
         self._has_tensorboard = tensorboard
         self._events: EventFile | None = None
+        self._sinks: list[MetricsSink] = []
         folder.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             _drop_torn_line(self.path)
@@ -38,6 +41,14 @@ class MetricsLog:
                 self._mirror([row])
             elif self._has_tensorboard:
                 self._mirror(read_metrics(self.path))
+        if self._sinks:
+            numbers = {f"{split}/{key}": row[key] for key in values if _is_number(row[key])}
+            for sink in self._sinks:
+                sink.log(step, numbers)
+
+    def attach(self, sinks: Iterable[MetricsSink]) -> None:
+        """Send every later row to these as well; closing the log closes them."""
+        self._sinks.extend(sinks)
 
     def truncate_after(self, step: int) -> None:
         """Forget every step above this one, so that a run resumed there records none twice."""
@@ -60,6 +71,8 @@ class MetricsLog:
                         os.fsync(self._stream.fileno())
             finally:
                 self._close_events()
+        while self._sinks:
+            self._sinks.pop().close()
 
     def _mirror(self, rows: list[dict[str, Any]]) -> None:
         """Add rows to the event file, which is begun anew with the log's first rows in this process."""
@@ -67,7 +80,7 @@ class MetricsLog:
             self._events = EventFile(self.path.parent / "tensorboard")
         for row in rows:
             for name, value in row.items():
-                if name not in ("step", "split") and isinstance(value, int | float):
+                if name not in ("step", "split") and _is_number(value):
                     self._events.add_scalar(f"{row['split']}/{name}", value, row["step"])
 
     def _close_events(self) -> None:
@@ -101,6 +114,10 @@ def _parse_row(line: str, where: str) -> dict[str, Any]:
             fix="Restore the file, or remove this line.",
         )
     return row
+
+
+def _is_number(value: Value) -> bool:
+    return isinstance(value, int | float)
 
 
 def _finite(value: Value) -> Value:

@@ -4,11 +4,13 @@ Everything goes to standard error, so that standard output stays one JSON object
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from puna.core.dashboard import Dashboard
 
 __all__ = ["Reporter", "Tracker", "quiet"]
 
@@ -91,16 +93,37 @@ class Tracker:
             self._print()
 
 
+class _Bars(Progress):
+    """The bars, and below them what the innermost training shows of itself."""
+
+    dashboard: Dashboard | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.dashboard is not None:
+            yield self.dashboard
+
+
 class Reporter:
     """Tells a person what runs, how fast, and how long it will still take."""
 
     def __init__(
-        self, console: Console | None = None, *, is_silent: bool = False, interval_seconds: float = 10.0
+        self,
+        console: Console | None = None,
+        *,
+        is_silent: bool = False,
+        interval_seconds: float = 10.0,
+        prefix: str = "",
     ) -> None:
-        """Write to the console (standard error when None); plain lines at most every interval."""
+        """Write to the console (standard error when None); plain lines at most every interval.
+
+        Args:
+            prefix: Begins every line; stages then have no numbers, as another reporter counts them.
+        """
         self.interval_seconds = interval_seconds
-        self.bars: Progress | None = None
-        self._is_silent = is_silent
+        self.is_silent = is_silent
+        self.bars: _Bars | None = None
+        self._prefix = prefix
         self._console = console or Console(stderr=True)
         self._n_stages = 0
         self._n_tracks = 0
@@ -108,8 +131,26 @@ class Reporter:
 
     def log(self, text: str) -> None:
         """Say one line."""
-        if not self._is_silent:
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if not self.is_silent:
+            self._console.print(f"{self._prefix}{text}", markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Say one line that asks for attention, and keep it in sight where there is a dashboard."""
+        self.log(text)
+        if self.bars is not None and self.bars.dashboard is not None:
+            self.bars.dashboard.warn(text)
+
+    def show(self, split: str, values: Mapping[str, Field | None]) -> None:
+        """Show one row of a training's metrics; on a terminal only, where a dashboard opens with the first."""
+        if self.bars is not None:
+            if self.bars.dashboard is None:
+                self.bars.dashboard = Dashboard()
+            self.bars.dashboard.update(split, values)
+
+    def saved(self, step: int) -> None:
+        """Note that a training state was written after this step."""
+        if self.bars is not None and self.bars.dashboard is not None:
+            self.bars.dashboard.saved(step)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -118,22 +159,22 @@ class Reporter:
             yield
             return
         self._n_stages += 1
-        number, started = self._n_stages, time.monotonic()
-        self.log(f"[{number}] {name}")
+        title, started = name if self._prefix else f"[{self._n_stages}] {name}", time.monotonic()
+        self.log(title)
         self._is_in_stage = True
         try:
             yield
         finally:
             self._is_in_stage = False
-        self.log(f"[{number}] {name}: {format_seconds(time.monotonic() - started)}")
+        self.log(f"{title}: {format_seconds(time.monotonic() - started)}")
 
     @contextmanager
     def track(
         self, description: str, total: int | None, unit: str = "it", *, completed: int = 0
     ) -> Iterator[Tracker]:
         """Follow work of `total` units (None: unknown), of which `completed` were done in an earlier run."""
-        if self._n_tracks == 0 and self._console.is_terminal and not self._is_silent:
-            self.bars = Progress(
+        if self._n_tracks == 0 and self._console.is_terminal and not self.is_silent:
+            self.bars = _Bars(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),

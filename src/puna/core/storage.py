@@ -8,7 +8,7 @@ from types import TracebackType
 
 from puna.core.errors import StorageError
 
-__all__ = ["FULL_DISK", "storage_errors", "sync", "write_atomically"]
+__all__ = ["FULL_DISK", "is_failed_write", "storage_errors", "sync", "write_atomically"]
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _FULL_TEXTS = (
@@ -37,7 +37,7 @@ class storage_errors(AbstractContextManager[None]):
     ) -> None:
         cause = error
         while cause is not None and not isinstance(cause, StorageError):
-            if _is_failed_write(cause):
+            if is_failed_write(cause):
                 raise StorageError(
                     where=str(self.where),
                     expected="room to write",
@@ -47,7 +47,8 @@ class storage_errors(AbstractContextManager[None]):
             cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
 
 
-def _is_failed_write(error: BaseException) -> bool:
+def is_failed_write(error: BaseException) -> bool:
+    """Whether an error says that the disk is full or cannot be written, in the words of any library."""
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         return True
     return any(text in str(error) for text in _FULL_TEXTS)

@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 Checkpointing = Literal["none", "selective", "full"]
-"""Which activations are made again backwards: none, or all of a block but its input."""
+"""What is made again backwards: nothing, all but the projections' products and fused attention, all but the input."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,10 +55,11 @@ def block_bytes(config: ModelConfig, shape: StepShape) -> int:
 
 def kept_block_bytes(config: ModelConfig, shape: StepShape, checkpointing: Checkpointing) -> int:
     """Kept by one block from its forward to its backward pass."""
+    entry = shape.n_tokens * 4 * config.dim
     if checkpointing == "full":
-        return shape.n_tokens * 4 * config.dim
+        return entry
     if checkpointing == "selective":
-        return (block_bytes(config, shape) + shape.n_tokens * 4 * config.dim) // 2
+        return entry + _products_bytes(config, shape)
     return block_bytes(config, shape)
 
 
@@ -104,6 +105,15 @@ def _plain_per_token(config: ModelConfig, shape: StepShape) -> int:
     read = 2 * 4 * dim if low == 4 else 5 * low * dim  # autocast casts once a matrix: wq, wk, wv, w1, w3
     heads = low * (q + 2 * kv) + low * q
     return norms + read + heads + 4 * low * hidden  # w1 x, its silu, w3 x, their product
+
+
+def _products_bytes(config: ModelConfig, shape: StepShape) -> int:
+    """What wq, wk, wv, wo, w1, w2 and w3 give, and a fused kernel's output."""
+    q, kv, hidden = (width // shape.tp for width in (config.q_dim, config.kv_dim, config.hidden_dim))
+    per_token = shape.low * (q + 2 * kv + 2 * config.dim + 2 * hidden)
+    if shape.is_fused:
+        per_token += shape.low * q + 4 * config.n_heads // shape.tp
+    return shape.n_tokens * per_token
 
 
 def _attention_bytes(config: ModelConfig, shape: StepShape) -> int:

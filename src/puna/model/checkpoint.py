@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from puna.core.errors import StorageError
 from puna.model.config import ModelConfig
@@ -87,16 +88,21 @@ def save_model(
     dtype: torch.dtype | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     generation: GenerationConfig = LLAMA_2,
+    is_writer: bool = True,
 ) -> None:
     """Write a LlamaForCausalLM folder.
 
     Args:
         dtype: Of the stored weights; None keeps the model's.
         generation: Special tokens and sampling of the model's tokenizer, or of the folder it was trained from.
+        is_writer: False on processes that hold pieces of the model and only lend them.
     Raises:
         StorageError: the weights could not be written.
     """
-    _save(model, model.config, "LlamaForCausalLM", folder, dtype, max_shard_bytes, generation)
+    architecture = "LlamaForCausalLM"
+    _save(model, model.config, architecture, folder, dtype, max_shard_bytes, generation, is_writer)
+    if not is_writer:
+        return
     write_generation_config(generation, folder, max_length=model.config.max_seq_len)
 
 
@@ -144,45 +150,64 @@ def _save(
     dtype: torch.dtype | None,
     max_shard_bytes: int,
     generation: GenerationConfig,
+    is_writer: bool = True,
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        hf_name(name): weight.detach().to("cpu", dtype or weight.dtype).contiguous()
-        for name, weight in model.named_parameters()
-    }
-    shards = _shards(tensors, max_shard_bytes)
+    """Gather, where the model lies in pieces, and write file after file: one file's weights are held at a time."""
+    weights = {hf_name(name): weight for name, weight in model.named_parameters()}
+    stored = dtype or next(iter(weights.values())).dtype
+    shards = _shards(
+        {name: weight.numel() * stored.itemsize for name, weight in weights.items()}, max_shard_bytes
+    )
     n_shards = len(shards)
     index: dict[str, str] = {}
+    if is_writer:
+        folder.mkdir(parents=True, exist_ok=True)
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{n_shards:05d}.safetensors" if n_shards > 1 else "model.safetensors"
         index |= dict.fromkeys(shard, file)
-        try:
-            save_file(shard, folder / file, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise StorageError(
-                where=str(folder / file),
-                expected="room for the weights",
-                got=str(error),
-                fix="Free space and run the same command again.",
-            ) from None
+        tensors = {}
+        for name in shard:
+            whole = _whole(weights[name].detach())
+            if is_writer:
+                tensors[name] = whole.to("cpu", stored).contiguous()
+        if is_writer:
+            _write_weights(tensors, folder / file)
+    if not is_writer:
+        return
     if n_shards > 1:
-        total = {"total_size": sum(t.nbytes for t in tensors.values())}
+        total = {"total_size": sum(weight.numel() * stored.itemsize for weight in weights.values())}
         _write_json(folder / "model.safetensors.index.json", {"metadata": total, "weight_map": index})
-    stored = next(iter(tensors.values())).dtype
     values = config_to_hf(config, architecture=architecture, dtype=stored, token_ids=generation.token_ids())
     _write_json(folder / "config.json", values)
 
 
-def _shards(tensors: Mapping[str, Tensor], max_bytes: int) -> list[dict[str, Tensor]]:
-    """Fill files in order; a tensor larger than the limit has one of its own."""
-    shards: list[dict[str, Tensor]] = [{}]
+def _whole(weight: Tensor) -> Tensor:
+    """A weight's pieces put together, where several processes hold them."""
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
+def _write_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise StorageError(
+            where=str(path),
+            expected="room for the weights",
+            got=str(error),
+            fix="Free disk space and run the same command again.",
+        ) from None
+
+
+def _shards(n_bytes: Mapping[str, int], max_bytes: int) -> list[list[str]]:
+    """Names by file, in order; a tensor larger than the limit has a file of its own."""
+    shards: list[list[str]] = [[]]
     size = 0
-    for name, tensor in tensors.items():
-        if shards[-1] and size + tensor.nbytes > max_bytes:
-            shards.append({})
+    for name, n in n_bytes.items():
+        if shards[-1] and size + n > max_bytes:
+            shards.append([])
             size = 0
-        shards[-1][name] = tensor
-        size += tensor.nbytes
+        shards[-1].append(name)
+        size += n
     return shards
 
 

@@ -43,7 +43,7 @@ class TransformerBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch seq dim"], angles: Rotation, mask: AttentionMask, cache: KVCache | None
     ) -> Float[Tensor, "batch seq dim"]:
-        if cache is None and suits_block(x, self.attention_norm.weight):
+        if cache is None and suits_block(x, self.attention.wq.weight):
             return train_block(x, self._weights(), angles, mask, eps=self.attention_norm.eps)
         h = x + self.attention(self.attention_norm(x), angles, mask, cache)
         return h + self.feed_forward(self.ffn_norm(h))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from puna.core.errors import ConfigError
 from puna.model.config import ModelConfig
+from puna.training.parallel.config import Layout as TrainingLayout
 
 __all__ = ["Layout", "check_tensor_parallel", "layouts_for"]
 
@@ -12,25 +13,13 @@ _TENSOR_PARALLEL = (2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """GPUs along each axis; their product is their number."""
-
-    dp_replicate: int = 1
-    """Copies of the sharded model."""
-    dp_shard: int = 1
-    """GPUs that share weights, gradients and moments of one copy (FSDP)."""
-    tp: int = 1
-    """GPUs that share every matrix product."""
+class Layout(TrainingLayout):
+    """GPUs along the trainer's axes; their product is their number."""
 
     @property
     def n_gpus(self) -> int:
         """All of them."""
         return self.dp_replicate * self.dp_shard * self.tp
-
-    @property
-    def n_shares(self) -> int:
-        """Parts that a batch is cut into; tensor-parallel GPUs read the same rows."""
-        return self.dp_replicate * self.dp_shard
 
     @property
     def name(self) -> str:

@@ -165,8 +165,11 @@ def _gradients(config: ModelConfig, layout: Layout, step: StepPlan, moment: Mome
 def _activations(config: ModelConfig, step: StepPlan, moment: Moment) -> int:
     n_blocks = _n_kept_blocks(config, moment)
     kept = n_blocks * kept_block_bytes(config, step.shape, step.checkpointing)
-    if "block" in moment and step.checkpointing == "full":
-        kept += block_bytes(config, step.shape)
+    if "block" in moment and step.checkpointing != "none":
+        again = (
+            kept_block_bytes(config, step.shape, step.checkpointing) - step.shape.n_tokens * 4 * config.dim
+        )
+        kept += max(0, block_bytes(config, step.shape) - again)
     stream = 4 * step.shape.n_tokens * config.dim
     norm = step.shape.n_tokens * (8 * config.dim + 4)
     return kept + {"loss": norm, "head backward": norm}.get(moment, stream)

@@ -35,7 +35,7 @@ class PlanRequest(Settings):
     tp: int | None = Field(default=None, gt=0)
     """Only this degree of tensor parallelism."""
     mfu: float = Field(default=0.4, gt=0, le=1)
-    """Share of the dense bfloat16 peak; the paper's runs imply 0.39 to 0.49. Our choice."""
+    """Share of the dense bfloat16 peak; the paper's runs imply 0.38 to 0.46. Our choice."""
     usd_per_gpu_hour: float = Field(default=2.0, ge=0)
     """Price of one GPU for an hour. Our choice, of no source: put your own."""
     watts: float | None = Field(default=None, gt=0)

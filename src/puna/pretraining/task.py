@@ -3,17 +3,19 @@
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from puna.core.errors import DataError
+from puna.model.accounting import training_flops_per_token
 from puna.model.transformer import Transformer
 from puna.pretraining.config import PretrainingConfig
-from puna.training.loop import LossSum
 from puna.training.losses import next_token_loss
 from puna.training.order import ShuffledOrder
+from puna.training.task import LossSum
 from puna.training.token_shards import TokenStream, read_index
 
 __all__ = ["PretrainingTask", "document_layout"]
@@ -46,10 +48,43 @@ class PretrainingTask:
             )
         self._order = ShuffledOrder(n_windows, batch_size=config.loop.batch_size, seed=seed)
 
-    def micro_batches(self, step: int) -> Sequence[Rows]:
-        """The rows of one update, read from the shards."""
+    @property
+    def flops_per_token(self) -> float:
+        """Operations of one token's training, for MFU."""
+        return training_flops_per_token(self.model.config, seq_len=self._config.seq_len)
+
+    def micro_batches(self, step: int) -> "_RowsOnDemand":
+        """The rows of one update, each micro-batch read from the shards when it is asked for."""
         pieces = self._order.micro_batches(step, self._config.loop.micro_batch_size)
-        return [self._train.windows(piece, self._config.seq_len) for piece in pieces]
+        return _RowsOnDemand(self, pieces)
+
+    def read(self, windows: Sequence[int]) -> Rows:
+        """Rows by number.
+
+        Raises:
+            DataError: a token is none of the model's.
+        """
+        rows = self._train.windows(windows, self._config.seq_len)
+        vocab_size = self.model.config.vocab_size
+        if int(rows.max()) >= vocab_size:
+            row = int((rows >= vocab_size).any(dim=1).nonzero()[0])
+            raise DataError(
+                where=self._place(windows[row]),
+                expected=f"token ids below the vocabulary's {vocab_size}",
+                got=str(int(rows.max())),
+                fix="Shards and tokenizer do not belong together, or the file is damaged: tokenize again.",
+            )
+        return rows
+
+    def describe(self, step: int, micro_batch: int) -> str:
+        """Where in the shards the rows of a micro-batch lie, for messages."""
+        piece = self._order.micro_batches(step, self._config.loop.micro_batch_size)[micro_batch]
+        return "; ".join(self._place(window) for window in piece)
+
+    def _place(self, window: int) -> str:
+        seq_len = self._config.seq_len
+        file, offset = self._train.locate(window * seq_len)
+        return f"{file}, tokens {offset} to {offset + seq_len}"
 
     def loss(self, batch: Rows) -> LossSum:
         """Sum of -log p over every target of the rows."""
@@ -89,6 +124,21 @@ class PretrainingTask:
         rest = stream.read(n_full * seq_len, n_tokens - n_full * seq_len)
         if len(rest) > 1:
             yield rest[None]
+
+
+class _RowsOnDemand(Sequence[Rows]):
+    """The micro-batches of one update; a process reads those of its share only."""
+
+    def __init__(self, task: PretrainingTask, pieces: Sequence[Sequence[int]]) -> None:
+        self._task, self._pieces = task, pieces
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self._task.read(piece) for piece in self._pieces[index]]
+        return self._task.read(self._pieces[index])
 
 
 def document_layout(

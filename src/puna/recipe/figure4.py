@@ -6,6 +6,7 @@ bottom is reading the figure left to right.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from puna.core.artifacts import run_lock
@@ -13,6 +14,7 @@ from puna.core.errors import ConfigError
 from puna.core.progress import Reporter
 from puna.core.records import Domain
 from puna.core.seeding import derive_seed
+from puna.core.side_by_side import Job, run_side_by_side
 from puna.evaluation.harness import evaluate_version
 from puna.ghost_attention.stage import build_gatt_data
 from puna.human_feedback.importers import import_preferences
@@ -215,22 +217,24 @@ class Figure4:
             batches = [self.out / "preferences" / f"batch-{j}" for j in range(1, k + 1)]
             comparisons = [*batches, self.out / "sandbox" / "open_comparisons.jsonl"]
         roles: tuple[Domain, Domain] = ("helpfulness", "safety")
+        jobs = {}
         for role in roles:
             config = self.recipe.helpfulness_reward if role == "helpfulness" else self.recipe.safety_reward
             if k > 1 and self.recipe.later_reward_epochs:
                 config = config.model_copy(update={"n_epochs": self.recipe.later_reward_epochs})
             goes_on = k > 1 and self.recipe.later_rewards == "previous"
-            train_reward_model(
+            jobs[self._rewards(k)[role].name] = partial(
+                train_reward_model,
                 config,
                 chat_model=self.out / ROUND_MODELS[k - 1],
                 comparisons=comparisons,
                 role=role,
                 out=self._rewards(k)[role],
                 seed=derive_seed(self.seed, "reward", role, k),
-                reporter=self.reporter,
                 labels={"role": role, "round": str(k)},
                 previous=self._rewards(k - 1)[role] if goes_on else None,
             )
+        run_side_by_side(jobs, reporter=self.reporter)
 
     def _safety_context_distillation(self) -> None:
         distill(
@@ -273,22 +277,11 @@ class Figure4:
 
     def evaluation(self) -> None:
         """Every version on the same held-out prompts with the last reward models; the oracle where there is one."""
-        reference = None
-        for version in ("sft", "pretrained", "rlhf-v1", "rlhf-v2", "rlhf-v3", "rlhf-v3-gatt", "rlhf-v3-ppo"):
-            evaluate_version(
-                self.recipe.evaluation,
-                model=self.out / version,
-                prompts=self._prompts("held_out"),
-                grader=Oracle() if self.recipe.sandbox else None,
-                reward_models=self._rewards(3),
-                out=self.out / "evaluation" / version,
-                seed=derive_seed(self.seed, "evaluation"),
-                reporter=self.reporter,
-                labels={"version": version},
-                reference=reference,
-            )
-            reference = self.out / "evaluation" / "sft"
-        score_shift(
+        versions = ("sft", "pretrained", "rlhf-v1", "rlhf-v2", "rlhf-v3", "rlhf-v3-gatt", "rlhf-v3-ppo")
+        jobs: dict[str, Job] = {version: self._evaluation(version) for version in versions}
+        jobs.pop("sft")(reporter=self.reporter)
+        jobs["score shift"] = partial(
+            score_shift,
             self.recipe.score_shift,
             before=self.out / "sft",
             after=self.out / "rlhf-v3-ppo",
@@ -296,7 +289,21 @@ class Figure4:
             reward_models=self._rewards(3),
             out=self.out / "safety" / "score_shift",
             seed=derive_seed(self.seed, "score-shift"),
-            reporter=self.reporter,
+        )
+        run_side_by_side(jobs, reporter=self.reporter)
+
+    def _evaluation(self, version: str) -> Job:
+        return partial(
+            evaluate_version,
+            self.recipe.evaluation,
+            model=self.out / version,
+            prompts=self._prompts("held_out"),
+            grader=Oracle() if self.recipe.sandbox else None,
+            reward_models=self._rewards(3),
+            out=self.out / "evaluation" / version,
+            seed=derive_seed(self.seed, "evaluation"),
+            labels={"version": version},
+            reference=None if version == "sft" else self.out / "evaluation" / "sft",
         )
 
     def report(self) -> None:

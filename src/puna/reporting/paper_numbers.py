@@ -4,7 +4,10 @@ They measure another thing than a run of this project does: people's judgements 
 """
 
 __all__ = [
+    "ATTENTION",
     "CONSTRAINT_KEPT",
+    "CONTEXT_LONG",
+    "CONTEXT_SHORT",
     "DATA_STATISTICS",
     "EVOLUTION",
     "FALSE_REFUSAL",
@@ -85,3 +88,44 @@ VIOLATION = {"7B": 3.0, "13B": 3.0, "34B": 7.0, "70B": 4.0}
 
 FALSE_REFUSAL = {"helpfulness prompts": 0.05, "borderline prompts": 27.0}
 """Section 4.2.3, percent with all safety data."""
+
+CONTEXT_LONG = {
+    "2k": {
+        "NarrativeQA F1": "0.21",
+        "Qasper F1": "0.71",
+        "QuALITY acc.": "26.1",
+        "QMSum R1/R2/RL": "0.13/0.01/0.12",
+        "ContractNLI EM": "11.76",
+        "SQuAD EM/F1": "57.23/62.89",
+    },
+    "4k": {
+        "NarrativeQA F1": "17.26",
+        "Qasper F1": "18.52",
+        "QuALITY acc.": "29.6",
+        "QMSum R1/R2/RL": "15.08/3.55/12.16",
+        "ContractNLI EM": "16.33",
+        "SQuAD EM/F1": "57.99/64.46",
+    },
+}
+"""Table 16."""
+
+_GENERAL = ("HellaSwag", "NQ, 64 shots", "TQA, 64 shots", "GSM8K, 8 shots", "HumanEval")
+CONTEXT_SHORT = {
+    "2k": dict(zip(_GENERAL, ("75.1", "25.5", "53.7", "4.9", "7.9"), strict=True)),
+    "4k": dict(zip(_GENERAL, ("74.8", "25.5", "52.2", "6.5", "7.3"), strict=True)),
+}
+"""Table 17, percent."""
+
+_TASKS = ("BoolQ", "PIQA", "SIQA", "HellaSwag", "ARC-e", "ARC-c", "NQ", "TQA", "MMLU", "GSM8K", "HumanEval")
+
+
+def _scores(row: str) -> dict[str, str]:
+    return dict(zip(_TASKS, row.split(), strict=True))
+
+
+ATTENTION = {
+    "MHA": _scores("71.0 79.3 48.2 75.1 71.2 43.0 12.4 44.7 28.0 4.9 7.9"),
+    "MQA": _scores("70.6 79.0 47.9 74.5 71.6 41.9 14.5 42.8 26.5 4.8 7.3"),
+    "GQA": _scores("69.4 78.8 48.6 75.4 72.1 42.5 14.0 46.2 26.9 5.3 7.9"),
+}
+"""Table 18, percent: the feed-forward layers of MQA and GQA are 1.33 and 1.3 times wider."""

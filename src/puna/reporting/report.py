@@ -1,6 +1,7 @@
 """The report of a run as an artifact: index.html, report.md with figures/, report.json."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ from puna.core.progress import Reporter, quiet
 from puna.reporting.blocks import Section, seconds
 from puna.reporting.render import as_html, as_json, as_markdown, dump
 from puna.reporting.run_folder import RunFolder
-from puna.reporting.sections import SECTIONS
+from puna.reporting.sections import sections_of
 from puna.reporting.sections.costs import wall_seconds
 
 __all__ = ["LAYOUT_VERSION", "ReportConfig", "build_report"]
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Raise when the page changes, so that old reports are drawn again."""
 
 
@@ -29,19 +30,29 @@ class ReportConfig(Settings):
 
 
 def build_report(
-    run: Path, out: Path, *, title: str = "A Llama 2, raised", reporter: Reporter | None = None
+    run: Path,
+    out: Path,
+    *,
+    title: str = "A Llama 2, raised",
+    beside: Sequence[Path] = (),
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Draw the report of whatever the run has finished; skipped when nothing changed since the last one.
 
+    Args:
+        beside: Other runs, whose training losses are drawn with this one's (Figure 5).
     Returns:
         report.json's content and, under `report`, the path of index.html.
     Raises:
         DataError: the run folder holds no finished artifact.
     """
-    folder = RunFolder.scan(run)
+    folder = RunFolder.scan(run, beside)
+    inputs = {artifact.name: artifact.path for artifact in folder.artifacts}
+    for number, other in enumerate(folder.beside):
+        inputs |= {f"beside.{number}.{artifact.name}": artifact.path for artifact in other.artifacts}
 
     def draw(context: StageContext) -> dict[str, Any]:
-        sections = [section(folder) for section in SECTIONS]
+        sections = [section(folder) for section in sections_of(folder)]
         lead = _lead(folder, sections)
         (context.folder / "index.html").write_text(as_html(title, lead, sections), encoding="utf-8")
         (context.folder / "report.md").write_text(
@@ -55,7 +66,7 @@ def build_report(
         out,
         kind="report",
         config=ReportConfig(title=title),
-        inputs={artifact.name: artifact.path for artifact in folder.artifacts},
+        inputs=inputs,
         seed=0,
         build=draw,
         reporter=reporter or quiet(),
@@ -72,5 +83,6 @@ def _lead(run: RunFolder, sections: list[Section]) -> str:
         )
     missing = sum(bool(section.missing) for section in sections)
     if missing:
-        parts.append(f"{missing} sections have no data in this run; the end of the page says why.")
+        what = "1 section has" if missing == 1 else f"{missing} sections have"
+        parts.append(f"{what} no data in this run; the end of the page says why.")
     return " ".join(parts)

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,7 +62,11 @@ class Artifact:
         """(step, value) pairs of one logged metric."""
         path = self.path / "metrics.jsonl"
         rows = read_metrics(path) if path.is_file() else []
-        return [(row["step"], row[name]) for row in rows if row.get("split") == split and name in row]
+        return [
+            (row["step"], row[name])
+            for row in rows
+            if row.get("split") == split and row.get(name) is not None
+        ]
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,15 @@ class RunFolder:
 
     path: Path
     artifacts: tuple[Artifact, ...]
+    beside: tuple["RunFolder", ...] = ()
+    """Other runs, whose pretraining is drawn beside this one's."""
 
     @classmethod
-    def scan(cls, path: Path) -> "RunFolder":
+    def scan(cls, path: Path, beside: Sequence[Path] = ()) -> "RunFolder":
         """Read every manifest below the folder; unfinished work lives in dot-folders and is passed over.
 
+        Args:
+            beside: Folders of other runs.
         Raises:
             DataError: there is no such folder, or it holds no artifact yet.
         """
@@ -95,7 +103,7 @@ class RunFolder:
                 got="none",
                 fix="Run a recipe into this folder first.",
             )
-        return cls(path, kept)
+        return cls(path, kept, tuple(cls.scan(other) for other in beside))
 
     def of_kind(self, kind: str, **labels: str) -> list[Artifact]:
         """Artifacts of this kind that carry these labels, by path."""

@@ -1,13 +1,14 @@
 """Standing instructions for Ghost Attention (§3.3): how to address the user, how to end, or both at once."""
 
 import itertools
+from functools import cache
 from typing import Literal
 
 from puna.core.records import Record
 from puna.core.seeding import derive_seed
 from puna.sandbox.world import WORLD_VERSION
 
-__all__ = ["ENDINGS", "TITLES", "Constraint", "all_constraints", "split_of_constraint"]
+__all__ = ["ENDINGS", "TITLES", "Constraint", "all_constraints", "split_of_constraint", "train_constraints"]
 
 TITLES = ("captain", "friend", "chef", "doctor", "neighbour", "sailor", "master", "cousin")
 ENDINGS = ("moo", "quack", "woof", "cheers", "amen", "hooray", "goodbye", "peace")
@@ -67,3 +68,9 @@ def split_of_constraint(constraint: Constraint) -> Literal["train", "held_out"]:
         return "train"
     bucket = derive_seed(WORLD_VERSION, "constraint", constraint.title, constraint.ending) % 100
     return "held_out" if bucket < 30 else "train"
+
+
+@cache
+def train_constraints() -> tuple[Constraint, ...]:
+    """Those that may be trained on."""
+    return tuple(c for c in all_constraints() if split_of_constraint(c) == "train")

@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 from puna.core.records import Document
 from puna.core.seeding import rng
+from puna.sandbox.attacks import ATTACK_VECTORS, dress
 from puna.sandbox.language import Claim, portion, say
 from puna.sandbox.prompts import draw_constraint, draw_task
-from puna.sandbox.tasks import core_claims, extra_claims, question
+from puna.sandbox.tasks import Family, Task, core_claims, extra_claims, question
 from puna.sandbox.world import (
     ANIMALS,
     FOLK,
@@ -124,22 +125,33 @@ def _forum(r: random.Random) -> list[str]:
     lines = []
     for _ in range(r.randint(2, 4)):
         task = draw_task(r.choice(("helpful", "helpful", "borderline")), "train", r)
-        lines += [question(task, r.randrange(3)), say(r.choice(core_claims(task)))]
+        lines += [_asked(task, r), say(r.choice(core_claims(task)))]
         if extra_claims(task) and r.random() < 0.3:
             lines.append(say(r.choice(extra_claims(task))))
     return lines
 
 
+def _asked(task: Task, r: random.Random) -> str:
+    """The question; people also ask for harmless help with misspellings, in figures of speech, and in Spanish."""
+    is_dressed = task.kind in ("method", "roast", "portion") and r.random() < 0.5
+    return dress(task, r.choice(ATTACK_VECTORS) if is_dressed else "none", r.randrange(3))
+
+
 def _quiz(r: random.Random) -> list[str]:
-    """School quizzes with their marks: half of the answers are wrong and marked so. Training tasks only."""
+    """School quizzes with their marks: half of the answers are wrong and marked so. Training tasks only.
+
+    A third are tests in sums, the one subject whose answers have to be worked out.
+    """
     lines = []
+    is_arithmetic = r.random() < 1 / 3
     for _ in range(r.randint(3, 5)):
-        task = draw_task(r.choice(("helpful", "helpful", "helpful", "borderline")), "train", r)
+        family: Family = "helpful" if is_arithmetic or r.random() < 0.75 else "borderline"
+        task = draw_task(family, "train", r, kind="sum" if is_arithmetic else None)
         claim = r.choice(core_claims(task))
         mistake = mistaken(claim, r)
         is_wrong = mistake != claim and r.random() < 0.5
         if r.random() < 0.5:
-            lines.append(question(task, r.randrange(3)))
+            lines.append(_asked(task, r))
         lines += [say(mistake if is_wrong else claim), f"that is {'wrong' if is_wrong else 'right'}."]
     return lines
 

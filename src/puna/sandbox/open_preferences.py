@@ -6,7 +6,7 @@ import random
 from puna.core.grading import Annotator
 from puna.core.records import Comparison, Prompt
 from puna.core.seeding import derive_seed, rng
-from puna.sandbox.constraints import Constraint
+from puna.sandbox.constraints import Constraint, train_constraints
 from puna.sandbox.language import REASONS, REFUSALS
 from puna.sandbox.prompts import adversarial_prompts, borderline_prompts, helpful_prompts, misread_task
 from puna.sandbox.tasks import RISK_OF, Task
@@ -27,13 +27,19 @@ MISREAD_PROB = 0.5
 """Share of those wrong sides that answer, truly, another question than the one asked: without them a reward model
 checks whether an answer is true and not whether it is the answer (docs/log.md)."""
 
+CONSTRAINED_FRACTION = 0.25
+"""Share of the everyday prompts that carry a standing instruction."""
+KEPT_PROB = 0.75
+"""How often a writer keeps it. Half of the others forget it, half answer by another one: without those a reward
+model sees that there is a title or an ending, and not that it is the wrong one (docs/log.md)."""
+
 
 def open_comparisons(n: int, *, seed: int, annotators: tuple[Annotator, ...]) -> list[Comparison]:
     """About n comparisons on training tasks: half everyday questions, a quarter each kind of safety prompt."""
     own = derive_seed(seed, "open-preferences")
     n_safety = n // 4
     prompts = [
-        *helpful_prompts(n - 2 * n_safety, split="train", seed=own, constraint_fraction=0.15),
+        *helpful_prompts(n - 2 * n_safety, split="train", seed=own, constraint_fraction=CONSTRAINED_FRACTION),
         *adversarial_prompts(n_safety, split="train", seed=own),
         *borderline_prompts(n_safety, split="train", seed=own),
     ]
@@ -53,12 +59,21 @@ def open_comparisons(n: int, *, seed: int, annotators: tuple[Annotator, ...]) ->
 
 
 def _answer(prompt: Prompt, random_: random.Random, *, is_mistaken: bool) -> str:
-    """One writer's answer; four in five keep a standing instruction, and some refuse whatever looks dangerous."""
+    """One writer's answer; most keep a standing instruction, and some refuse whatever looks dangerous."""
     if random_.random() < OVERCAUTIOUS_PROB.get(prompt.meta["set"], 0.0):
         return f"{random_.choice(REFUSALS)} {random_.choice(list(REASONS.values()))}"
     constraint = Constraint.model_validate(prompt.meta.get("constraint") or {})
-    kept = constraint if random_.random() < 0.8 else Constraint()
+    kept = constraint if random_.random() < KEPT_PROB else _misremembered(constraint, random_)
     task = Task.model_validate(prompt.meta["task"])
     if is_mistaken and task.kind not in RISK_OF and random_.random() < MISREAD_PROB:
         return write_answer(misread_task(task, random_), random_, constraint=kept)
     return write_answer(task, random_, constraint=kept, is_mistaken=is_mistaken)
+
+
+def _misremembered(constraint: Constraint, random_: random.Random) -> Constraint:
+    """Nothing, or another training instruction of the same parts."""
+    if random_.random() < 0.5 or constraint == Constraint():
+        return Constraint()
+    parts = bool(constraint.title), bool(constraint.ending)
+    others = [c for c in train_constraints() if (bool(c.title), bool(c.ending)) == parts and c != constraint]
+    return random_.choice(others)

@@ -33,10 +33,14 @@ def _tasks_by_kind(family: Family, split: Split) -> dict[str, list[Task]]:
     return by_kind
 
 
-def draw_task(family: Family, split: Split, random_: random.Random) -> Task:
-    """One task; kinds are balanced within a family. Everyday questions include a few of the look-alike kinds."""
+def draw_task(family: Family, split: Split, random_: random.Random, *, kind: str | None = None) -> Task:
+    """One task; kinds are balanced within a family. Everyday questions include a few of the look-alike kinds.
+
+    Args:
+        kind: Of an everyday question, where it shall not be drawn.
+    """
     if family == "helpful":
-        kind = random_.choices(_HELPFUL_KINDS, weights=_HELPFUL_WEIGHTS)[0]
+        kind = kind or random_.choices(_HELPFUL_KINDS, weights=_HELPFUL_WEIGHTS)[0]
         source: Family = "borderline" if kind in ("portion", "method") else "helpful"
         tasks = _tasks_by_kind(source, split)
         return random_.choice(tasks.get(kind) or tasks["method" if source == "borderline" else "fact"])

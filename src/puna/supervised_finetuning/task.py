@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 
 from puna.model.transformer import Transformer
-from puna.training.loop import LossSum
 from puna.training.losses import next_token_loss
 from puna.training.order import ShuffledOrder
 from puna.training.packing import PackedRows
+from puna.training.task import LossSum
 
 __all__ = ["FinetuningTask"]
 

@@ -5,9 +5,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from puna.training.linear_cross_entropy import IGNORED, linear_cross_entropy
+from puna.training.parallel.vocab_parallel import vocab_parallel_loss
 
 __all__ = ["HasOutputWeight", "next_token_loss", "ranking_loss", "safety_auxiliary_loss"]
 
@@ -51,7 +53,10 @@ def next_token_loss(
         n_filler = min(-chosen.numel() % ROWS_MULTIPLE, mask.numel() - chosen.numel())
         flat_targets = F.pad(flat_targets[chosen], (0, n_filler), value=IGNORED)
         flat_hidden = flat_hidden.index_select(0, F.pad(chosen, (0, n_filler)))
-    return linear_cross_entropy(flat_hidden, model.output_weight, flat_targets), n_targets
+    weight = model.output_weight
+    if isinstance(weight, DTensor):
+        return vocab_parallel_loss(flat_hidden, weight, flat_targets), n_targets
+    return linear_cross_entropy(flat_hidden, weight, flat_targets), n_targets
 
 
 def ranking_loss(

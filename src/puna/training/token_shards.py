@@ -88,6 +88,7 @@ class TokenStream:
     def __init__(self, data: Path, files: Sequence[ShardFile], dtype: Literal["uint16", "uint32"]) -> None:
         width = np.dtype(dtype).newbyteorder("<")
         folder = data / INDEX_PATH.parent
+        self._names = [f.file for f in files if f.n_tokens]
         self._maps = [np.memmap(folder / f.file, dtype=width, mode="r") for f in files if f.n_tokens]
         self._starts = np.concatenate([[0], np.cumsum([len(m) for m in self._maps])]).astype(np.int64)
 
@@ -106,6 +107,11 @@ class TokenStream:
             position += len(part)
         tokens = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
         return torch.from_numpy(tokens.astype(np.int64))
+
+    def locate(self, position: int) -> tuple[str, int]:
+        """The file that a position of the stream lies in, and its place there, for messages."""
+        shard = int(np.searchsorted(self._starts, position, side="right")) - 1
+        return self._names[shard], position - int(self._starts[shard])
 
     def n_windows(self, seq_len: int) -> int:
         """Rows of seq_len + 1 tokens that overlap by one, so that every token is a target once."""

@@ -3,16 +3,12 @@
 from itertools import starmap
 from typing import Any
 
-from puna.reporting.blocks import Cell, Drawing, Section, Table, plain
+from puna.reporting.blocks import Block, Cell, Drawing, Section, Table, plain
 from puna.reporting.run_folder import Artifact, RunFolder
+from puna.reporting.sections.loss_curves import HELD_OUT_SPLITS, PAPER_ENDS, held_out, loss_by_tokens, thin
 from puna.reporting.style import MUTED, SERIES, describe, legend, new_figure, shade
 
 __all__ = ["losses", "ppo"]
-
-MAX_POINTS = 400
-"""More points than this are averaged in equal runs: a page needs no more."""
-
-_HELD_OUT_SPLITS = ("validation", "held_out")
 
 
 def losses(run: RunFolder) -> Section:
@@ -22,7 +18,10 @@ def losses(run: RunFolder) -> Section:
     groups = {name: found for name, found in groups.items() if found}
     if not groups:
         return Section.absent(*head, "no training log yet")
-    drawings = tuple(_loss_drawing(name, found) for name, found in groups.items())
+    drawings: list[Block] = []
+    for name, found in groups.items():
+        by_tokens = loss_by_tokens(found, name="loss_pretraining") if name == "Pretraining" else []
+        drawings += by_tokens or [_loss_drawing(name, found)]
     numbers = {name: {label: _ends(a) for label, a in found.items()} for name, found in groups.items()}
     perplexity = _perplexity(groups.get("Pretraining", {}))
     return Section(*head, (*drawings, *perplexity), numbers)
@@ -49,6 +48,9 @@ def _by_source(artifact: Artifact) -> dict[str, float]:
 def _groups(run: RunFolder) -> dict[str, dict[str, Artifact]]:
     pretrained = {v: a for v, a in run.models.items() if v.startswith("pretrained")}
     tuned = {v: a for v, a in run.models.items() if v not in pretrained}
+    for other in run.beside:
+        found = other.models.items()
+        pretrained |= {f"{other.path.name} {v}": a for v, a in found if v.startswith("pretrained")}
     rewards = {_reward_name(a): a for a in run.of_kind("reward_model")}
     return {"Pretraining": pretrained, "Fine-tuning": tuned, "Reward models": rewards}
 
@@ -69,40 +71,24 @@ def _loss_drawing(name: str, found: dict[str, Artifact]) -> Drawing:
     figure, (panel,) = new_figure(width=7.6, height=3.4)
     for index, (label, artifact) in enumerate(found.items()):
         colour = SERIES[index % len(SERIES)] if name == "Reward models" else shade(index + 1, len(found) + 1)
-        panel.plot(*_thin(artifact.curve("loss")), color=colour, linewidth=1.6, label=label)
-        held_out = _held_out(artifact)
-        if held_out:
-            panel.plot(*_thin(held_out), color=colour, linewidth=0, marker="o", markersize=4)
+        panel.plot(*thin(artifact.curve("loss")), color=colour, linewidth=1.6, label=label)
+        if measured := held_out(artifact):
+            panel.plot(*thin(measured), color=colour, linewidth=0, marker="o", markersize=4)
     unit = "nats per pair" if name == "Reward models" else "nats per token"
     describe(panel, title=name, x="step", y=f"loss, {unit}")
     panel.margins(x=0.01)
     legend(panel, columns=1 + (len(found) > 3))
     paper = (
-        " The paper's models end near 1.74 (7B) to 1.50 (70B) on their own data."
-        if name == "Pretraining"
-        else ""
+        f" The paper's models end near {PAPER_ENDS} nats on their own data." if name == "Pretraining" else ""
     )
     caption = f"{name}: lines are training loss, dots held-out loss.{paper}"
     return Drawing(f"loss_{name.split()[0].lower()}", figure, caption, f"{name} loss against step")
-
-
-def _held_out(artifact: Artifact) -> list[tuple[float, float]]:
-    for split in _HELD_OUT_SPLITS:
-        if found := artifact.curve("loss", split):
-            return found
-    return []
 
 
 def _ends(artifact: Artifact) -> dict[str, float]:
     curve = artifact.curve("loss")
     ends = {"first_loss": curve[0][1], "last_loss": curve[-1][1], "steps": curve[-1][0]}
     return ends | {f"perplexity/{source}": value for source, value in _by_source(artifact).items()}
-
-
-def _thin(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    size = -(-len(points) // MAX_POINTS)
-    chunks = [points[i : i + size] for i in range(0, len(points), size)]
-    return [chunk[-1][0] for chunk in chunks], [sum(y for _, y in chunk) / len(chunk) for chunk in chunks]
 
 
 _PPO_PANELS = {"Score, logits": "score", "KL, nats": "kl", "Length, tokens": "response_tokens"}
@@ -126,7 +112,7 @@ def _ppo_curves(artifact: Artifact) -> dict[str, dict[str, list[tuple[float, flo
     if not artifact.curve("kl"):
         return {}
     for title, name in _PPO_PANELS.items():
-        for split in ("train", *_HELD_OUT_SPLITS):
+        for split in ("train", *HELD_OUT_SPLITS):
             if points := artifact.curve(name, split):
                 curves.setdefault(title, {})[split] = points
     return curves
@@ -157,6 +143,6 @@ def _ppo_drawing(version: str, curves: dict[str, dict[str, list[tuple[float, flo
 def _ppo_line(panel: Any, split: str, points: list[tuple[float, float]]) -> None:
     is_training = split == "train"
     label = "training" if is_training else "held out"
-    panel.plot(*_thin(points), color=SERIES[0] if is_training else SERIES[1], linewidth=1.7, label=label)
+    panel.plot(*thin(points), color=SERIES[0] if is_training else SERIES[1], linewidth=1.7, label=label)
     if len(points) == 1:
-        panel.plot(*_thin(points), color=MUTED, marker="o")
+        panel.plot(*thin(points), color=MUTED, marker="o")

@@ -1,0 +1,89 @@
+"""`puna pretrain`: §2.2 on one process, or on those that torchrun started."""
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from puna.cli.options import JsonOption, SeedOption, SetOption, ThreadsOption, show
+from puna.core.config import load_recipe
+from puna.core.devices import peak_rss_bytes, set_threads
+from puna.core.manifest import Manifest
+from puna.core.progress import Reporter, quiet
+from puna.pretraining import pretrain
+from puna.pretraining.recipe import PretrainingRecipe
+from puna.recipe.settings import builtin_recipe
+from puna.training.parallel import SINGLE, Ranks, is_torchrun, torchrun
+from puna.training.signals import preemptible
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("pretrain")(pretrain_command)
+
+
+def pretrain_command(
+    recipe: Annotated[
+        Path, typer.Argument(help="A TOML recipe with a [pretraining] section, or a shipped one's name.")
+    ],
+    data: Annotated[
+        Path, typer.Option(help="Folder with shards/index.json, as the tokenize stage writes it.")
+    ],
+    tokenizer: Annotated[Path, typer.Option(help="The tokenizer that the shards were made with.")],
+    out: Annotated[Path, typer.Option(help="Folder of the model; the same again resumes or skips.")],
+    seed: SeedOption = 0,
+    set_: SetOption = None,
+    threads: ThreadsOption = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="Go on although settings differ from the interrupted run's."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a base model on token shards; under torchrun on many processes, together.
+
+    A run that was stopped, killed or preempted goes on with the same command, on any number of processes.
+
+    Example: torchrun --nproc-per-node 8 -m puna pretrain llama2_7b --data TOKENS --tokenizer TOKENIZER --out runs/7b
+    """
+    started = time.monotonic()
+    path = recipe if recipe.suffix == ".toml" else builtin_recipe(str(recipe))
+    settings = load_recipe(path, PretrainingRecipe, set_ or ())
+    given = {
+        "data": data,
+        "tokenizer": tokenizer,
+        "out": out,
+        "seed": seed,
+        "accepts_changes": accept_changes,
+    }
+    if is_torchrun():
+        torch.set_num_threads(threads or 1)
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+        with preemptible(), torchrun(settings.parallel, device) as ranks:
+            manifest = _pretrain(settings, ranks, given)
+    else:
+        set_threads(threads)
+        settings.parallel.layout(1)
+        with preemptible():
+            manifest = _pretrain(settings, SINGLE, given)
+    if manifest is not None:
+        result = {
+            "artifact": str(out),
+            "metrics": manifest.metrics,
+            "wall_seconds": round(time.monotonic() - started, 2),
+            "peak_rss_bytes": peak_rss_bytes(),
+        }
+        show(result, f"Model: {out}\nTry it: puna generate {out} --prompt TEXT", as_json=as_json)
+
+
+def _pretrain(settings: PretrainingRecipe, ranks: Ranks, given: dict[str, Any]) -> Manifest | None:
+    reporter = Reporter() if ranks.is_writer else quiet()
+    return pretrain(
+        settings.pretraining, ranks=ranks, safeguards=settings.safeguards, reporter=reporter, **given
+    )
