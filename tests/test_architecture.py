@@ -33,6 +33,7 @@ STAGES = {
     "evaluation",
     "sandbox",
     "reporting",
+    "planning",
 }
 SURFACES: dict[str, set[str]] = {"recipe": set(), "cli": {"recipe"}, "__main__": {"cli"}}
 """Surface -> the surfaces it may join."""

@@ -10,9 +10,12 @@ from puna.core.errors import NumericsError
 COMMANDS = [
     "quickstart",
     "run",
+    "ablate",
+    "pretrain",
     "generate",
     "chat",
     "convert",
+    "plan",
     "report",
     "lineage",
     "doctor",

@@ -11,7 +11,7 @@ from io import TextIOWrapper
 import typer
 
 from puna import __version__
-from puna.cli import ablate, artifacts, convert, generate, pretrain, reward, run, tokenizer
+from puna.cli import ablate, artifacts, convert, generate, plan, pretrain, reward, run, tokenizer
 from puna.core.errors import Preempted, RecipeError
 from puna.core.storage import storage_errors
 
@@ -33,6 +33,7 @@ pretrain.register(app)
 generate.register(app)
 artifacts.register(app)
 convert.register(app)
+plan.register(app)
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(reward.app, name="reward")
 
