@@ -55,7 +55,7 @@ def test_kept_results_have_the_shape(path: Path) -> None:
 def test_pretraining_beside_transformers_goes_half_by_half(tmp_path: Path) -> None:
     """Each half alone, then both from what they left: the same figures, and nothing is trained twice."""
     pytest.importorskip("transformers")
-    small = ["--size", "tiny", "--data-scale", "0.02", "--tokens", "65536", "--threads", "1"]
+    small = ["--size", "tiny", "--data-scale", "0.02", "--tokens", "327680", "--threads", "1"]
     command = [sys.executable, str(FOLDER / "pretrain_real_cpu.py"), "--out", str(tmp_path), *small]
 
     def run(side: str) -> str:
