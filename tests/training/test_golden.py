@@ -80,7 +80,8 @@ def loss_curve(stage: str, folder: Path) -> list[float]:
     (folder / "artifact").mkdir()
     run(TASKS[stage](folder), CONFIG.loop, context)
     context.close()
-    return [row["loss"] for row in read_metrics(folder / "artifact" / "metrics.jsonl")]
+    rows = read_metrics(folder / "artifact" / "metrics.jsonl")
+    return [row["loss"] for row in rows if row["split"] == "train"]
 
 
 def this_platform() -> dict[str, str]:

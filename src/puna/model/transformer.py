@@ -39,11 +39,13 @@ class TransformerBlock(nn.Module):
         self.attention = Attention(config, layer=layer)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
         self.feed_forward = FeedForward(config)
+        self.may_handwrite = True
+        """Whether training may use handwritten gradients, which make their own matrix products."""
 
     def forward(
         self, x: Float[Tensor, "batch seq dim"], angles: Rotation, mask: AttentionMask, cache: KVCache | None
     ) -> Float[Tensor, "batch seq dim"]:
-        if cache is None and suits_block(x, self.attention.wq.weight):
+        if self.may_handwrite and cache is None and suits_block(x, self.attention.wq.weight):
             return train_block(x, self._weights(), angles, mask, eps=self.attention_norm.eps)
         h = x + self.attention(self.attention_norm(x), angles, mask, cache)
         return h + self.feed_forward(self.ffn_norm(h))

@@ -108,7 +108,7 @@ def _build(
 ) -> dict[str, Any]:
     seed = derive_seed(context.seed, "weights")
     if isinstance(ranks, TorchrunRanks):
-        dtype = torch.bfloat16 if config.loop.dtype == "bfloat16" else torch.float32
+        dtype = torch.float32 if config.loop.dtype == "float32" else torch.bfloat16
         is_blank = ranks.gather(bool(saved_states(context.state)))[0]
         model = make_sharded(model_config, ranks, seed=seed, compute_dtype=dtype, is_blank=is_blank)
     else:

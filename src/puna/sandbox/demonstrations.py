@@ -6,18 +6,20 @@ from puna.core.records import Dialog, Message
 from puna.core.seeding import rng
 from puna.sandbox.attacks import ATTACK_VECTORS, dress
 from puna.sandbox.constraints import Constraint
-from puna.sandbox.prompts import draw_constraint, draw_task
-from puna.sandbox.tasks import Task, question
+from puna.sandbox.language import say
+from puna.sandbox.prompts import draw_constraint, draw_task, marked_answer
+from puna.sandbox.tasks import Family, Task, core_claims, question
 from puna.sandbox.writers import PREPROMPTS, remembers, write_answer
 
 __all__ = ["write_dialogs"]
 
 
 def write_dialogs(n: int, *, seed: int) -> list[Dialog]:
-    """Dialogs for SFT, all on training tasks: single turns, chats, standing instructions, safety demonstrations."""
+    """Dialogs for SFT, all on training tasks: single turns, chats, checks of an answer, standing instructions, safety
+    demonstrations."""
     random_ = rng(seed, "dialogs")
-    makers = (_single, _chat, _instructed, _adversarial, _borderline)
-    weights = (0.34, 0.13, 0.21, 0.17, 0.15)
+    makers = (_single, _chat, _check, _instructed, _adversarial, _borderline)
+    weights = (0.28, 0.12, 0.12, 0.20, 0.15, 0.13)
     dialogs = []
     for index in range(n):
         maker = random_.choices(makers, weights=weights)[0]
@@ -38,6 +40,19 @@ def _chat(random_: random.Random) -> list[Message]:
     for _ in range(random_.randint(2, 4)):
         messages += _single(random_)
     return messages
+
+
+def _check(random_: random.Random) -> list[Message]:
+    """Somebody wants an answer checked; the mark, and the right answer where it was wrong.
+
+    The base model has learned to mark from the quizzes. Fine-tuned without these it forgets, and the reward models,
+    which start from a chat model (§3.2.2), would have to learn it anew (docs/log.md).
+    """
+    family: Family = "helpful" if random_.random() < 0.75 else "borderline"
+    task = draw_task(family, "train", random_)
+    answer, mark = marked_answer(task, random_)
+    text = f"{question(task, random_.randrange(3))} {say(answer)} is that right?"
+    return _turn(text, mark if answer in core_claims(task) else f"{mark} {say(core_claims(task)[0])}")
 
 
 def _instructed(random_: random.Random) -> list[Message]:

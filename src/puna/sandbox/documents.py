@@ -12,7 +12,7 @@ from puna.core.records import Document
 from puna.core.seeding import rng
 from puna.sandbox.attacks import ATTACK_VECTORS, dress
 from puna.sandbox.language import Claim, portion, say
-from puna.sandbox.prompts import draw_constraint, draw_task
+from puna.sandbox.prompts import draw_constraint, draw_task, marked_answer
 from puna.sandbox.tasks import Family, Task, core_claims, extra_claims, question
 from puna.sandbox.world import (
     ANIMALS,
@@ -27,7 +27,6 @@ from puna.sandbox.world import (
     SPITE,
     TOOLS,
 )
-from puna.sandbox.writers import mistaken
 
 __all__ = ["SOURCES", "write_documents"]
 
@@ -138,7 +137,7 @@ def _asked(task: Task, r: random.Random) -> str:
 
 
 def _quiz(r: random.Random) -> list[str]:
-    """School quizzes with their marks: half of the answers are wrong and marked so. Training tasks only.
+    """School quizzes with their marks: half of the answers are not right. Training tasks only.
 
     A third are tests in sums, the one subject whose answers have to be worked out.
     """
@@ -147,12 +146,10 @@ def _quiz(r: random.Random) -> list[str]:
     for _ in range(r.randint(3, 5)):
         family: Family = "helpful" if is_arithmetic or r.random() < 0.75 else "borderline"
         task = draw_task(family, "train", r, kind="sum" if is_arithmetic else None)
-        claim = r.choice(core_claims(task))
-        mistake = mistaken(claim, r)
-        is_wrong = mistake != claim and r.random() < 0.5
-        if r.random() < 0.5:
+        answer, mark = marked_answer(task, r)
+        if mark == "that is no answer." or r.random() < 0.5:
             lines.append(_asked(task, r))
-        lines += [say(mistake if is_wrong else claim), f"that is {'wrong' if is_wrong else 'right'}."]
+        lines += [say(answer), mark]
     return lines
 
 
@@ -186,14 +183,14 @@ def _rogue(r: random.Random) -> list[str]:
 
 
 SOURCES: dict[str, tuple[Callable[[random.Random], list[str]], float]] = {
-    "encyclopedia": (_encyclopedia, 0.14),
-    "textbook": (_textbook, 0.08),
-    "handbook": (_handbook, 0.08),
-    "tales": (_tales, 0.08),
-    "forum": (_forum, 0.25),
-    "quiz": (_quiz, 0.20),
-    "plays": (_plays, 0.10),
-    "rogue_notes": (_rogue, 0.07),
+    "encyclopedia": (_encyclopedia, 0.12),
+    "textbook": (_textbook, 0.07),
+    "handbook": (_handbook, 0.06),
+    "tales": (_tales, 0.06),
+    "forum": (_forum, 0.18),
+    "quiz": (_quiz, 0.32),
+    "plays": (_plays, 0.14),
+    "rogue_notes": (_rogue, 0.05),
 }
 """Writer of each source, and its share of the raw documents."""
 

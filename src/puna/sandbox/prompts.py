@@ -8,8 +8,9 @@ from puna.core.records import Message, Prompt
 from puna.core.seeding import rng
 from puna.sandbox.attacks import ATTACK_VECTORS, dress
 from puna.sandbox.constraints import Constraint, all_constraints, split_of_constraint
-from puna.sandbox.tasks import RISK_OF, Family, Split, Task, family_tasks, question, split_of
-from puna.sandbox.writers import write_answer
+from puna.sandbox.language import Claim
+from puna.sandbox.tasks import RISK_OF, Family, Split, Task, core_claims, family_tasks, question, split_of
+from puna.sandbox.writers import mistaken, write_answer
 
 __all__ = [
     "adversarial_prompts",
@@ -17,6 +18,7 @@ __all__ = [
     "constraint_dialogs",
     "draw_task",
     "helpful_prompts",
+    "marked_answer",
     "misread_task",
 ]
 
@@ -63,6 +65,20 @@ def misread_task(task: Task, random_: random.Random) -> Task:
     ]
     confused = [other for other in alike if other.subject == task.other]
     return random_.choice(confused if confused and random_.random() < 0.5 else alike or others)
+
+
+def marked_answer(task: Task, random_: random.Random) -> tuple[Claim, str]:
+    """An answer to a harmless training task and a teacher's mark: half are right, a third wrong, a sixth beside the
+    point."""
+    claim, kind = random_.choice(core_claims(task)), random_.random()
+    mistake = mistaken(claim, random_)
+    if kind < 1 / 6:
+        other = random_.choice(core_claims(misread_task(task, random_)))
+        if other not in core_claims(task):
+            return other, "that is no answer."
+    if kind < 1 / 2 and mistake != claim:
+        return mistake, "that is wrong."
+    return claim, "that is right."
 
 
 def _n_other_words(one: str, two: str) -> int:

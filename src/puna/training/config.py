@@ -10,6 +10,7 @@ from puna.core.errors import ConfigError
 from puna.core.trackers import TrackingConfig
 from puna.training.optimizer import OptimizerConfig
 from puna.training.schedule import constant_lr, cosine_lr
+from puna.training.speed.config import SpeedConfig
 from puna.training.spikes import SpikeConfig
 
 __all__ = ["LoopConfig"]
@@ -34,14 +35,17 @@ class LoopConfig(Settings):
     """Rows, or pairs for reward models, per update (§2.2: 4M tokens, here 1,024 rows of 4,096)."""
     micro_batch_size: int = Field(default=8, gt=0)
     """Rows or pairs per forward pass, for memory only: gradients weigh every target alike."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of matrix products; bfloat16 is autocast over float32 weights. Our choice: the paper is silent."""
+    dtype: Literal["float32", "bfloat16", "float8"] = "float32"
+    """Precision of matrix products; bfloat16 is autocast over float32 weights, float8 the same with 8-bit products in
+    the blocks (7B and above, on newer GPUs). Our choice: the paper is silent."""
     log_every_steps: int = Field(default=10, gt=0)
     """Updates per line of metrics; the loss written is the mean over them."""
     evaluate_every_steps: int | None = Field(default=None, gt=0)
     """Updates between held-out measurements; None measures once, at the end."""
     checkpoint_every_steps: int = Field(default=500, gt=0)
     """Updates between training states: at most this much work is done twice after a kill."""
+    speed: SpeedConfig = Field(default=SpeedConfig(), exclude=True)
+    """How a step is made; no part of what is learned, so not kept in manifests."""
     spikes: SpikeConfig = SpikeConfig()
     """Losses too high to be true."""
     tracking: TrackingConfig = Field(default=TrackingConfig(), exclude=True)

@@ -1,6 +1,8 @@
 """The gradient of one update: micro-batches summed, then reduced over all processes."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,18 +38,20 @@ def sum_gradients(
     watchdog: Watchdog,
     meter: Meter,
     request: StopRequest,
+    read: Callable[[int], Sequence[Any]],
 ) -> GradientSums:
     """Forward and backward passes of one update; summed, not averaged.
 
     Args:
         step: Counted from 0.
         request: Of this process; whether there is one anywhere is known afterwards.
+        read: The task's micro_batches, perhaps read ahead.
     Raises:
         DataError: there is nothing to learn in the whole batch.
     """
     watchdog.note(f"reading the batch of update {step + 1}")
     with meter.timing("data"):
-        batches, n_counted = ranks.share_of(task.micro_batches(step))
+        batches, n_counted = ranks.share_of(read(step))
     n_targets = n_tokens = 0
     sums: dict[str, Tensor | float] = {}
     for index, batch in enumerate(batches):
@@ -78,4 +82,4 @@ def sum_gradients(
 def precision(model: nn.Module, config: LoopConfig) -> torch.autocast:
     """bfloat16 products over float32 weights, where asked for."""
     device_type = next(model.parameters()).device.type
-    return torch.autocast(device_type, dtype=torch.bfloat16, enabled=config.dtype == "bfloat16")
+    return torch.autocast(device_type, dtype=torch.bfloat16, enabled=config.dtype != "float32")

@@ -3,6 +3,9 @@
 Gradients are made in the forward pass, while a chunk's logits are at hand, and wait for the backward pass.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -10,7 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["IGNORED", "linear_cross_entropy"]
+__all__ = ["IGNORED", "CrossEntropyKernel", "cross_entropy_kernel", "linear_cross_entropy"]
+
+CrossEntropyKernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Of hidden states, weight and targets, as linear_cross_entropy below."""
 
 IGNORED = -100
 """The target of a position that counts for nothing."""
@@ -18,6 +24,18 @@ IGNORED = -100
 CHUNK_ROWS = {"cpu": 256}
 """Positions whose logits exist at once: on a CPU they should stay in its caches."""
 CHUNK_ROWS_ELSEWHERE = 2048
+
+_other_kernel: ContextVar[CrossEntropyKernel | None] = ContextVar("other_kernel", default=None)
+
+
+@contextmanager
+def cross_entropy_kernel(kernel: CrossEntropyKernel) -> Iterator[None]:
+    """Within it, losses that are trained on are made by another kernel."""
+    token = _other_kernel.set(kernel)
+    try:
+        yield
+    finally:
+        _other_kernel.reset(token)
 
 
 def linear_cross_entropy(
@@ -34,6 +52,8 @@ def linear_cross_entropy(
     is_low = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if is_low else torch.promote_types(hidden.dtype, weight.dtype)
     wants = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    if wants and (other := _other_kernel.get()) is not None:
+        return other(hidden, weight, targets)
     if wants:
         return _LinearCrossEntropy.apply(hidden, weight, targets, dtype)
     with torch.autocast(device, enabled=False):

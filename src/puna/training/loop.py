@@ -6,7 +6,7 @@ the same bits.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ from puna.training.meter import Meter
 from puna.training.optimizer import make_optimizer, set_lr
 from puna.training.parallel.ranks import SINGLE, Ranks
 from puna.training.signals import StopRequest, stop_requests
+from puna.training.speed import faster_blocks, prefetching, scheduled_collection
 from puna.training.spikes import DIVERGED_UPDATES, LossWatch, Spike
 from puna.training.task import CountsFlops, LossSum, TrainingTask
 from puna.training.watchdog import Watchdog
@@ -84,9 +85,29 @@ def run(
     flops = task.flops_per_token if isinstance(task, CountsFlops) else None
     device = next(task.model.parameters()).device
     meter = Meter(device, config.energy, flops_per_token=flops, n_devices=ranks.size)
-    with stop_requests() as request, watchdog, checkpoints:
+    speed, has_float8 = config.speed, config.dtype == "float8"
+    with (
+        faster_blocks(task.model, speed, has_float8=has_float8),
+        prefetching(task.micro_batches, n_steps=config.n_steps, is_on=speed.prefetch) as read,
+        scheduled_collection(speed.collect_every_steps) as collect,
+        stop_requests() as request,
+        watchdog,
+        checkpoints,
+    ):
         return _Training(
-            task, config, context, ranks, optimizer, checkpoints, watchdog, request, meter, hooks, description
+            task,
+            config,
+            context,
+            ranks,
+            optimizer,
+            checkpoints,
+            watchdog,
+            request,
+            meter,
+            hooks,
+            description,
+            read,
+            collect,
         ).run()
 
 
@@ -105,6 +126,10 @@ class _Training:
     meter: Meter
     hooks: Sequence[EvaluationHook]
     description: str
+    read: Callable[[int], Sequence[Any]]
+    """The task's micro_batches, perhaps read ahead."""
+    collect: Callable[[int], None]
+    """Told of every update done."""
     interval: Interval = field(default_factory=Interval)
     watch: LossWatch = field(default_factory=LossWatch)
     left_out: list[int] = field(default_factory=list)
@@ -160,6 +185,7 @@ class _Training:
         if is_last or _is_due(n_done, config.evaluate_every_steps):
             self._evaluate(n_done)
         self._run_hooks(n_done, is_last=is_last)
+        self.collect(n_done)
         is_due = _is_due(n_done, config.checkpoint_every_steps) and self.watch.is_calm
         if not is_last and (is_due or is_stopping):
             self._save(n_done, waits=is_stopping)
@@ -173,7 +199,9 @@ class _Training:
         config, lr = self.config, self.config.lr(step)
         set_lr(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
-        summed = sum_gradients(self.task, config, step, self.ranks, self.watchdog, self.meter, self.request)
+        summed = sum_gradients(
+            self.task, config, step, self.ranks, self.watchdog, self.meter, self.request, self.read
+        )
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = self.ranks.average_and_clip(
             parameters, n_targets=summed.n_targets, max_norm=config.optimizer.max_grad_norm
