@@ -90,10 +90,11 @@ def test_a_small_step(batch: int, seq: int, dtype: torch.dtype, n: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("batch", "seq", "dtype", "n"),
+    [(8, 512, BF16, 1), (4, 256, BF16, 2), (1, 128, BF16, 1), (8, 512, FP32, 1), (4, 256, FP32, 2)],
+)
 @pytest.mark.parametrize("config", [MIDDLE, LARGE], ids=["7M", "15M"])
-@pytest.mark.parametrize(("batch", "seq"), [(1, 128), (4, 256), (8, 512)])
-@pytest.mark.parametrize("dtype", [BF16, FP32], ids=["bf16", "fp32"])
-@pytest.mark.parametrize("n", [1, 2])
 def test_steps_of_real_size(config: ModelConfig, batch: int, seq: int, dtype: torch.dtype, n: int) -> None:
     compare(config, batch, seq, dtype, n)
 
