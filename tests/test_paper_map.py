@@ -32,4 +32,7 @@ def test_every_path_exists(row: list[str]) -> None:
 def test_every_stage_is_on_the_map() -> None:
     named = {Path(name).parts[2] for row in ENTRIES for name in paths(row[1])}
     stages = {"pretraining_data", "pretraining", "supervised_finetuning", "human_feedback", "reward_modeling"}
-    assert stages | {"rlhf", "ghost_attention", "safety", "evaluation", "sandbox", "reporting", "planning"} <= named
+    assert (
+        stages | {"rlhf", "ghost_attention", "safety", "evaluation", "sandbox", "reporting", "planning"}
+        <= named
+    )
