@@ -1,7 +1,7 @@
 """Decoding 7B random weights on one GPU: the share of copy bandwidth used, and tokens/s beside transformers.
 
     decode_bandwidth        bytes of weights and cache read a second, over the copy bandwidth (aim: 0.8)
-    decode_bandwidth_int8   the same with 8-bit weights (aim: 0.7)
+    decode_bandwidth_int8   the same with 8-bit weights, compiled (aim: 0.7)
     decode_batch_N          tokens/s at N = 1, 8, 64, 256 beside transformers with a static cache and compile
     first_token_2k          seconds to the first token of a 2,048-token prompt
 
@@ -10,7 +10,7 @@ Needs CUDA: exits with code 2 without it. Written without a GPU at hand.
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -24,9 +24,9 @@ N_PROMPT, N_NEW, BATCHES = 128, 128, (1, 8, 64, 256)
 
 
 class _NeverEnding:
-    """A tokenizer whose end-of-sequence token does not exist."""
+    """A tokenizer that knows no token which ends a response."""
 
-    eos_id = -1
+    stop_ids: Sequence[int] = ()
 
     def decode(self, ids: object) -> str:
         return ""
@@ -64,7 +64,13 @@ def _model() -> Transformer:
 
 def ours(*, has_int8_weights: bool) -> Measure:
     """puna's engine."""
-    engine = Engine(_model(), _NeverEnding(), max_batch_size=max(BATCHES), has_int8_weights=has_int8_weights)
+    engine = Engine(
+        _model(),
+        _NeverEnding(),
+        max_batch_size=max(BATCHES),
+        has_int8_weights=has_int8_weights,
+        compiles=has_int8_weights,  # else the weights would be widened in memory first
+    )
 
     def tokens_per_second(n: int) -> float:
         def run(n_new: int) -> float:

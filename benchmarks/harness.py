@@ -19,9 +19,21 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Figure", "Measure", "Prepare", "commit", "compare", "finish", "hardware", "interleaved", "parser"]
+__all__ = [
+    "Figure",
+    "Measure",
+    "Prepare",
+    "commit",
+    "compare",
+    "earlier_rounds",
+    "finish",
+    "hardware",
+    "interleaved",
+    "parser",
+]
 
 RESULTS = Path(__file__).parent / "results"
+RESULTS_ASIDE = ":(top,exclude)benchmarks/results"
 
 Measure = Callable[[], Mapping[str, float]]
 """Measures every figure of a side once: name to value."""
@@ -121,9 +133,25 @@ def finish(name: str, figures: Sequence[Figure], *, save: bool, **facts: Any) ->
             "figures": rows,
         }
         RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"{name}_{_hardware_slug()}_{day}.json"
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        _path(name, day).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(rows), flush=True)
+
+
+def earlier_rounds(name: str) -> dict[str, dict[str, list[float]]]:
+    """Values by side and figure that today's kept file says of this commit and machine, if it keeps its `rounds`.
+
+    For benchmarks that are run in pieces; a file of another commit counts for nothing.
+    """
+    path = _path(name, datetime.now(UTC).date().isoformat())
+    if not path.is_file():
+        return {}
+    record = json.loads(path.read_text(encoding="utf-8"))
+    is_same = (record["commit"], record["hardware"]) == (commit(), hardware())
+    return record.get("rounds", {}) if is_same else {}
+
+
+def _path(name: str, day: str) -> Path:
+    return RESULTS / f"{name}_{_hardware_slug()}_{day}.json"
 
 
 def parser(description: str, *, rounds: int) -> argparse.ArgumentParser:
@@ -144,10 +172,12 @@ def hardware() -> str:
 
 
 def commit() -> str:
-    """The commit of this tree, with + when files differ from it; "unknown" outside a git checkout."""
+    """The commit of this tree, with + when files other than results differ from it; "unknown" outside a checkout."""
     try:
         revision = _git("rev-parse", "--short", "HEAD")
-        return revision + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+        return revision + (
+            "+" if _git("status", "--porcelain", "--untracked-files=no", "--", ":/", RESULTS_ASIDE) else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

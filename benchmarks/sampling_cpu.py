@@ -1,26 +1,31 @@
-"""Generation on a CPU in bfloat16, against transformers' generate in the same rounds; with llama.cpp where it is.
+"""Generation on a CPU in bfloat16, against transformers' generate in the same rounds, and llama.cpp where it is.
 
     decode_batch_1   tokens/s of one greedy response (aim: ratio 1.3)
     rollout_32x8     sampled tokens/s of 32 prompts of 128 tokens x 8 samples x 64 tokens (aim: 3)
     prefill_512      prompt tokens/s until the first token of a 512-token prompt (aim: 1.0)
+    decode_batch_1_vs_llama_cpp_f16   the first one beside llama.cpp on the GGUF that `puna convert` writes
 
 The model is SmolLM2-135M's shape with random weights, or a Hugging Face folder by --model: the time is the same,
-because no response ends early. 30 M multiplications in 270 MB of weights a token: decoding one sequence is bound by
-reading the weights, the others by the products.
+because no response ends early. 270 MB of weights are read for a token: decoding one sequence is bound by that, the
+others by the products. Whole, it takes some fifteen minutes on two cores, most of them the peer's rollouts: --only and
+--append measure it in pieces.
 """
 
+import importlib.util
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
-from harness import Measure, compare, finish, interleaved, parser
+from harness import Figure, Measure, compare, earlier_rounds, finish, interleaved, parser
 
 from puna.inference import Engine, Request, SamplingConfig
 from puna.model import ModelConfig, Transformer, load_model, save_model
+from puna.model.interop.gguf_write import write_gguf
+from puna.model.interop.hugging_face import HuggingFaceSource
 
 SMOLLM2_135M = ModelConfig(
     dim=576,
@@ -35,12 +40,14 @@ SMOLLM2_135M = ModelConfig(
 )
 N_DECODED, N_PREFILLED = 48, 512
 N_PROMPTS, N_SAMPLES, N_PROMPT_TOKENS, N_NEW = 32, 8, 128, 64
+FIGURES = ("decode_batch_1", "prefill_512", "rollout_32x8")
+LLAMA_CPP = "llama.cpp"
 
 
 class _NeverEnding:
-    """A tokenizer whose end-of-sequence token does not exist: every response has its full length."""
+    """A tokenizer that knows no token which ends a response: every one has its full length."""
 
-    eos_id = -1
+    stop_ids: Sequence[int] = ()
 
     def decode(self, ids: object) -> str:
         return ""
@@ -57,7 +64,7 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def ours(folder: str, n_threads: int, skip: tuple[str, ...]) -> Measure:
+def ours(folder: str, n_threads: int, only: tuple[str, ...]) -> Measure:
     """puna's engine."""
     torch.set_num_threads(n_threads)
     model = load_model(Path(folder), dtype=torch.bfloat16)
@@ -88,10 +95,10 @@ def ours(folder: str, n_threads: int, skip: tuple[str, ...]) -> Measure:
         ]
         return N_PROMPTS * N_SAMPLES * N_NEW / _seconds(lambda: crowd.run(requests))
 
-    return partial(_measure, decode, prefill, rollout, skip)
+    return partial(_measure, dict(zip(FIGURES, (decode, prefill, rollout), strict=True)), only)
 
 
-def transformers_(folder: str, n_threads: int, skip: tuple[str, ...]) -> Measure:
+def transformers_(folder: str, n_threads: int, only: tuple[str, ...]) -> Measure:
     """transformers' generate, as its documentation has it: bfloat16, SDPA, key-value cache."""
     from transformers import AutoModelForCausalLM
 
@@ -125,17 +132,27 @@ def transformers_(folder: str, n_threads: int, skip: tuple[str, ...]) -> Measure
         sampled = {"do_sample": True, "temperature": 1.0, "top_k": 0, "num_return_sequences": N_SAMPLES}
         return N_PROMPTS * N_SAMPLES * N_NEW / _seconds(lambda: generate(prompts, N_NEW, **sampled))
 
-    return partial(_measure, decode, prefill, rollout, skip)
+    return partial(_measure, dict(zip(FIGURES, (decode, prefill, rollout), strict=True)), only)
 
 
-def _measure(
-    decode: Callable[[], float],
-    prefill: Callable[[], float],
-    rollout: Callable[[], float],
-    skip: tuple[str, ...],
-) -> dict[str, float]:
-    figures = {"decode_batch_1": decode, "prefill_512": prefill, "rollout_32x8": rollout}
-    return {name: figure() for name, figure in figures.items() if name not in skip}
+def llama_cpp_(gguf: str, n_threads: int, only: tuple[str, ...]) -> Measure:
+    """llama.cpp through llama-cpp-python, on the file that we write of the same weights."""
+    import llama_cpp
+
+    llama = llama_cpp.Llama(gguf, n_ctx=2048, n_threads=n_threads, n_threads_batch=n_threads, verbose=False)
+    counter = iter(range(1_000_000))
+
+    def decode() -> float:
+        llama.reset()
+        events = llama.generate(_prompt(next(counter), 16), temp=0.0, repeat_penalty=1.0)
+        next(events)
+        return N_DECODED / _seconds(lambda: [next(events) for _ in range(N_DECODED)])
+
+    return partial(_measure, {"decode_batch_1": decode}, only)
+
+
+def _measure(figures: Mapping[str, Callable[[], float]], only: tuple[str, ...]) -> dict[str, float]:
+    return {name: figure() for name, figure in figures.items() if name in only}
 
 
 def _random_model(folder: Path) -> Path:
@@ -146,30 +163,68 @@ def _random_model(folder: Path) -> Path:
     return folder
 
 
+def _f16(folder: Path, cache: Path) -> Path:
+    """The folder's weights as a GGUF with its tokenizer, made once."""
+    path = cache / f"{folder.name}-f16.gguf"
+    if not path.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        write_gguf(HuggingFaceSource(folder), path, dtype="f16")
+    return path
+
+
+def _figures(values: Mapping[str, Mapping[str, list[float]]]) -> list[Figure]:
+    """Against transformers, then against llama.cpp; equally many rounds a side."""
+    figures = []
+    for peer, suffix in (("transformers", ""), (LLAMA_CPP, "_vs_llama_cpp_f16")):
+        for name in FIGURES:
+            sides = [values.get(side, {}).get(name, []) for side in ("puna", peer)]
+            n = min(map(len, sides))
+            if n:
+                figures.append(compare(name + suffix, sides[0][-n:], sides[1][-n:], unit="tokens/s"))
+    return figures
+
+
 def main() -> None:
     """Run the rounds and print the figures."""
     options = parser(__doc__ or "", rounds=3)
     options.add_argument("--model", type=Path, help="a Hugging Face folder of SmolLM2-135M's shape")
     options.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "puna-benchmarks")
     options.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    options.add_argument("--skip", action="append", default=[], help="a figure to leave out")
+    options.add_argument(
+        "--only", action="append", choices=FIGURES, help="a figure to measure; all by default"
+    )
+    options.add_argument("--append", action="store_true", help="add to the rounds that --save kept today")
     options.add_argument("--warmups", type=int, default=1, help="rounds before those that count")
     given = options.parse_args()
-    folder = str(given.model or _random_model(given.cache / "smollm2-135m-random"))
-    skip = tuple(given.skip)
+    folder = given.model or _random_model(given.cache / "smollm2-135m-random")
+    only = tuple(given.only or FIGURES)
     sides = {
-        "puna": partial(ours, folder, given.threads, skip),
-        "transformers": partial(transformers_, folder, given.threads, skip),
+        "puna": partial(ours, str(folder), given.threads, only),
+        "transformers": partial(transformers_, str(folder), given.threads, only),
     }
+    if given.model and "decode_batch_1" in only and importlib.util.find_spec("llama_cpp"):
+        sides[LLAMA_CPP] = partial(llama_cpp_, str(_f16(folder, given.cache)), given.threads, only)
     values = interleaved(sides, rounds=given.rounds, warmups=given.warmups)
-    for side, found in values.items():
-        print(side, {name: [round(v, 1) for v in rounds] for name, rounds in found.items()}, file=sys.stderr)
-    figures = [
-        compare(name, values["puna"][name], values["transformers"][name], unit="tokens/s")
-        for name in values["puna"]
-    ]
+    earlier = earlier_rounds("sampling_cpu") if given.append else {}
+    for side, known in earlier.items():
+        for name, rounds in known.items():
+            found = values.setdefault(side, {})
+            found[name] = [*rounds, *found.get(name, [])]
+    rounded = {
+        side: {name: [round(value, 1) for value in rounds] for name, rounds in found.items()}
+        for side, found in values.items()
+    }
+    print(rounded, file=sys.stderr)
     finish(
-        "sampling_cpu", figures, save=given.save, threads=given.threads, peer="transformers", dtype="bfloat16"
+        "sampling_cpu",
+        _figures(values),
+        save=given.save,
+        threads=given.threads,
+        peers=[side for side in values if side != "puna"],
+        dtype="bfloat16",
+        model=folder.name if given.model else "random weights",
+        torch=torch.__version__,
+        rounds=rounded,
     )
 
 

@@ -41,7 +41,9 @@ def test_rounds_alternate_between_processes_and_end_in_json(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "path", sorted((FOLDER / "results").glob("tokenizer_*.json")), ids=lambda path: path.name
+    "path",
+    sorted(p for kind in ("tokenizer", "sampling_cpu") for p in (FOLDER / "results").glob(f"{kind}_*.json")),
+    ids=lambda path: path.name,
 )
 def test_kept_results_have_the_shape(path: Path) -> None:
     record = json.loads(path.read_text(encoding="utf-8"))
@@ -55,7 +57,7 @@ def test_kept_results_have_the_shape(path: Path) -> None:
 def test_pretraining_beside_transformers_goes_half_by_half(tmp_path: Path) -> None:
     """Each half alone, then both from what they left: the same figures, and nothing is trained twice."""
     pytest.importorskip("transformers")
-    small = ["--size", "tiny", "--data-scale", "0.02", "--tokens", "65536", "--threads", "1"]
+    small = ["--size", "tiny", "--data-scale", "0.02", "--tokens", "327680", "--threads", "1"]
     command = [sys.executable, str(FOLDER / "pretrain_real_cpu.py"), "--out", str(tmp_path), *small]
 
     def run(side: str) -> str:
@@ -74,3 +76,30 @@ def test_pretraining_beside_transformers_goes_half_by_half(tmp_path: Path) -> No
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "ours").iterdir()}
     for figure in kept:
         assert 1 < figure["ours"] < 512, "better than a guess among 512 pieces"
+
+
+PIECES = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, {folder!r})
+import harness
+harness.RESULTS = Path({results!r})
+if __name__ == "__main__":
+    rounds = harness.earlier_rounds("x").get("ours", {{}}).get("speed", []) + [float(sys.argv[1])]
+    figure = harness.compare("speed", rounds, [1.0] * len(rounds), unit="MB/s")
+    harness.finish("x", [figure], save=True, rounds={{"ours": {{"speed": rounds}}}})
+"""
+
+
+def test_a_benchmark_in_pieces_adds_to_the_rounds_of_its_own_commit(tmp_path: Path) -> None:
+    script = tmp_path / "x.py"
+    script.write_text(PIECES.format(folder=str(FOLDER), results=str(tmp_path)))
+    for value in ("1", "9", "2"):
+        subprocess.run([sys.executable, script, value], capture_output=True, check=True)
+    [path] = tmp_path.glob("x_*.json")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert record["rounds"] == {"ours": {"speed": [1.0, 9.0, 2.0]}}
+    assert record["figures"][0]["ours"] == 2.0
+    path.write_text(json.dumps(record | {"commit": "another"}))
+    subprocess.run([sys.executable, script, "5"], capture_output=True, check=True)
+    assert json.loads(path.read_text(encoding="utf-8"))["rounds"] == {"ours": {"speed": [5.0]}}

@@ -40,6 +40,10 @@ def test_there_and_back(say, folder: Path, tmp_path: Path) -> None:
     said = say("convert", meta, back, "--to", "hf")
     assert said.exit_code == 0
     assert "no tokenizer lay beside the weights" in said.stdout
+    shown = say("lineage", back, "--verify").stdout.splitlines()
+    assert "model version=converted" in shown[0]
+    assert "source: folder" in shown[1]
+    assert str(meta) in shown[1]
     after = load_file(back / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from puna.cli.generate import load_engine
+from puna.cli.generation_options import load_engine
 from puna.core.records import Message, Prompt, write_records
 from puna.inference import SamplingConfig
 from puna.tokenizer import render_prompt

@@ -65,7 +65,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.content[target] = self.content[source]
         for slot, n_tokens in zip(batch.slots.tolist(), batch.n_tokens.tolist(), strict=True):
             first = int(self.slots.n_computed[slot])
-            for position in range(first, first + n_tokens):
+            for position in range(max(first, int(self.slots.n_shared[slot])), first + n_tokens):
                 block = int(self.slots.tables[slot, position // BLOCK_TOKENS])
                 assert self.pool.n_readers[block] == 1, "a block that others read was written"
                 text = tuple(self.slots.tokens[slot, : position + 1].tolist())
@@ -148,6 +148,25 @@ def test_who_does_not_fit_waits_and_later_ones_do_not_overtake() -> None:
     scheduler.cancel(first)
     scheduler.next_batch()
     assert scheduler.running == [second]
+
+
+def test_samples_of_a_prompt_that_fills_its_blocks_share_all_of_them() -> None:
+    """Only its last token is computed again; no block is copied, and nothing is written where others read."""
+    scheduler = scheduler_of(20, max_step_tokens=200)
+    prompt = list(range(2 * BLOCK_TOKENS))
+    for index in range(3):
+        request = Request(prompt=prompt, sampling=SamplingConfig(), seed=index)
+        scheduler.waiting.append(Sequence(id=index, request=request, tokens=prompt, n_limit=len(prompt) + 5))
+    first = scheduler.next_batch()
+    assert first is not None
+    scheduler.advance(first)
+    second = scheduler.next_batch()
+    assert second is not None
+    assert second.copies == ([], [])
+    assert second.n_tokens.tolist() == [1, 1]
+    blocks = [sequence.blocks for sequence in scheduler.running]
+    assert blocks[0][:2] == blocks[1] == blocks[2]
+    assert scheduler.slots.n_shared[second.slots].tolist() == [128, 128]
 
 
 def test_n_blocks_for_rounds_up() -> None:

@@ -3,44 +3,31 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import torch
 import typer
-from pydantic import ValidationError
 
+from puna.cli.generation_options import (
+    CompileOption,
+    DtypeOption,
+    QuantizeOption,
+    load_engine,
+    takes_sampling,
+)
 from puna.cli.options import JsonOption, SeedOption, ThreadsOption, show
-from puna.core.devices import pick_device, set_threads
+from puna.core.devices import set_threads
 from puna.core.errors import ConfigError
 from puna.core.records import Message, Prompt, read_records
 from puna.core.seeding import derive_seed
 from puna.inference.engine import Engine
 from puna.inference.request import Completion, Request
 from puna.inference.sampling import SamplingConfig
-from puna.model.checkpoint import load_model
 from puna.tokenizer.chat_format import Refusal, render_prompt
 from puna.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["register"]
 
 ModelArgument = Annotated[Path, typer.Argument(help="A model folder.")]
-MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")]
-Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
-TopP = Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Nucleus sampling.")]
-TopK = Annotated[int | None, typer.Option("--top-k", min=1, help="Draw from the K likeliest tokens only.")]
-RepetitionPenalty = Annotated[
-    float, typer.Option("--repetition-penalty", help="Above 1: what was said already becomes less likely.")
-]
-PresencePenalty = Annotated[
-    float, typer.Option("--presence-penalty", help="Taken from the logits of tokens in the answer so far.")
-]
-Stop = Annotated[
-    list[str] | None, typer.Option("--stop", help="End the answer before this text; may be repeated.")
-]
-Quantize = Annotated[
-    Literal["none", "int8"], typer.Option("--quantize", help="int8: compute from 8-bit weights.")
-]
-
 REFUSALS = {"special_tags": "special tags are not allowed in the prompt"}
 """Reason code to words."""
 
@@ -51,32 +38,21 @@ def register(app: typer.Typer) -> None:
     app.command()(chat)
 
 
-def load_engine(folder: Path, *, quantize: Literal["none", "int8"] = "none") -> tuple[Engine, Tokenizer]:
-    """A model folder as an engine on the best device, and its tokenizer; 8-bit weights compute in bfloat16."""
-    is_int8 = quantize == "int8"
-    dtype = torch.bfloat16 if is_int8 else torch.float32
-    model = load_model(folder, dtype=dtype, device=str(pick_device("auto")))
-    tokenizer = Tokenizer.load(folder)
-    return Engine(model, tokenizer, has_int8_weights=is_int8), tokenizer
-
-
+@takes_sampling(max_new_tokens=128, temperature=0.0, top_p=1.0)
 def generate(
     model: ModelArgument,
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt; may be repeated.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="JSON Lines of prompts with messages.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Wrap each prompt in the chat format.")] = False,
-    max_new_tokens: MaxNewTokens = 128,
-    temperature: Temperature = 0.0,
-    top_p: TopP = 1.0,
-    top_k: TopK = None,
-    repetition_penalty: RepetitionPenalty = 1.0,
-    presence_penalty: PresencePenalty = 0.0,
-    stop: Stop = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Samples a prompt.")] = 1,
     seed: SeedOption = 0,
-    quantize: Quantize = "none",
+    dtype: DtypeOption = "auto",
+    quantize: QuantizeOption = "none",
+    compiles: CompileOption = False,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
+    *,
+    sampling: SamplingConfig,
 ) -> None:
     """Continue texts, or answer chat prompts.
 
@@ -88,7 +64,7 @@ def generate(
             where="puna generate", expected="either --prompt or --prompts", got="both" if prompt else "neither",
             fix='Give the text with --prompt "..." or a file with --prompts FILE.jsonl.',
         )  # fmt: skip
-    engine, tokenizer = load_engine(model, quantize=quantize)
+    engine, tokenizer = load_engine(model, dtype=dtype, quantize=quantize, compiles=compiles)
     dialogs = (
         [record.messages for record in read_records(prompts, Prompt)]
         if prompts
@@ -98,15 +74,6 @@ def generate(
     refusals = [tokenizer.chat.refusal(messages) if is_chat else None for messages in dialogs]
     asked = [index for index in range(len(dialogs) * n) if refusals[index // n] is None]
     tokens = [_tokens(dialogs[index // n], tokenizer, is_chat=is_chat) for index in asked]
-    sampling = _sampling(
-        temperature=temperature,
-        top_p=top_p,
-        max_new_tokens=max_new_tokens,
-        top_k=top_k,
-        repetition_penalty=repetition_penalty,
-        presence_penalty=presence_penalty,
-        stop=tuple(stop or ()),
-    )
     seeds = [derive_seed(seed, index) for index in asked]
     completions = iter(engine.generate(tokens, sampling, seeds=seeds) if tokens else [])
     samples = []
@@ -118,18 +85,6 @@ def generate(
         else:
             samples.append(_refused(shown, refusal, as_json=as_json))
     show({"samples": samples}, "\n".join(sample["text"] for sample in samples), as_json=as_json)
-
-
-def _sampling(**options: Any) -> SamplingConfig:
-    try:
-        return SamplingConfig(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-")
-        raise ConfigError(
-            where=option, expected=first["msg"].removeprefix("Input should be "), got=str(first["input"]),
-            fix="Correct this value.",
-        ) from None  # fmt: skip
 
 
 def _tokens(messages: Sequence[Message], tokenizer: Tokenizer, *, is_chat: bool) -> list[int]:
@@ -153,37 +108,26 @@ def _refused(prompt: str, refusal: Refusal, *, as_json: bool) -> dict[str, Any]:
     return {"prompt": prompt, "text": "", "token_ids": [], "logprobs": [], "finish_reason": refusal.reason}
 
 
+@takes_sampling()
 def chat(
     model: ModelArgument,
     system: Annotated[str, typer.Option(help="Standing instruction for the whole dialog.")] = "",
-    max_new_tokens: MaxNewTokens = 256,
-    temperature: Temperature = 0.6,
-    top_p: TopP = 0.9,
-    top_k: TopK = None,
-    repetition_penalty: RepetitionPenalty = 1.0,
-    presence_penalty: PresencePenalty = 0.0,
-    stop: Stop = None,
     seed: SeedOption = 0,
-    quantize: Quantize = "none",
+    dtype: DtypeOption = "auto",
+    quantize: QuantizeOption = "none",
+    compiles: CompileOption = False,
     threads: ThreadsOption = None,
+    *,
+    sampling: SamplingConfig,
 ) -> None:
     """Talk with a model, a line a turn; an empty line or Ctrl-D ends, /new starts over.
 
     Example: puna chat runs/quickstart/rlhf-v3-ppo
     """
     set_threads(threads)
-    engine, tokenizer = load_engine(model, quantize=quantize)
+    engine, tokenizer = load_engine(model, dtype=dtype, quantize=quantize, compiles=compiles)
     opening = [Message(role="system", content=system)] if system else []
     history = list(opening)
-    sampling = _sampling(
-        temperature=temperature,
-        top_p=top_p,
-        max_new_tokens=max_new_tokens,
-        top_k=top_k,
-        repetition_penalty=repetition_penalty,
-        presence_penalty=presence_penalty,
-        stop=tuple(stop or ()),
-    )
     for turn in range(sys.maxsize):
         text = _read_line()
         if not text:
@@ -196,7 +140,7 @@ def chat(
             typer.echo(f"({REFUSALS[refusal.reason]})")
             continue
         history.append(message)
-        history = _fit(history, len(opening), engine, tokenizer, max_new_tokens)
+        history = _fit(history, len(opening), engine, tokenizer, sampling.max_new_tokens)
         tokens = render_prompt(history, tokenizer)
         answer = _say(engine, tokens, sampling, derive_seed(seed, turn))
         history.append(Message(role="assistant", content=answer))

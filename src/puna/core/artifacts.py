@@ -46,6 +46,7 @@ __all__ = [
     "Lineage",
     "Manifest",
     "StageContext",
+    "describe",
     "lineage",
     "read_manifest",
     "run_lock",
@@ -217,6 +218,13 @@ def _build(
         metrics = build(context)
     finally:
         context.close()
+    _describe(context.folder, request, started, time.monotonic() - began, metrics)
+    _publish(context.folder, request.out, backup)
+
+
+def _describe(
+    folder: Path, request: _Request, started: datetime, seconds: float, metrics: Mapping[str, Any]
+) -> None:
     manifest = Manifest(
         kind=request.kind,
         labels=request.labels,
@@ -226,14 +234,38 @@ def _build(
         seed=request.seed,
         hardware=hardware(),
         started=started.isoformat(timespec="seconds"),
-        wall_seconds=round(time.monotonic() - began, 3),
+        wall_seconds=round(seconds, 3),
         peak_rss_bytes=peak_rss_bytes(),
         metrics=dict(metrics),
-        files=_seal(context.folder),
+        files=_seal(folder),
         fingerprint=request.fingerprint,
     )
-    write_atomically(context.folder / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
-    _publish(context.folder, request.out, backup)
+    write_atomically(folder / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
+
+
+def describe(
+    folder: Path,
+    *,
+    out: Path,
+    kind: str,
+    labels: Mapping[str, str],
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    started: datetime,
+    metrics: Mapping[str, Any],
+) -> None:
+    """Write the manifest of a folder that was built without `run_stage` and is about to become `out`.
+
+    Args:
+        config: Plain JSON values.
+        started: In UTC.
+    """
+    out = out.resolve()
+    references = {name: _reference(path.resolve(), out) for name, path in inputs.items()}
+    request = _Request(
+        out=out, kind=kind, labels=dict(labels), config=dict(config), inputs=references, seed=0
+    )
+    _describe(folder, request, started, (datetime.now(UTC) - started).total_seconds(), metrics)
 
 
 def _prepare(partial: Path, fingerprint: str, reporter: Reporter, keeps_state: bool) -> None:

@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from puna.core.errors import DataError
 from puna.core.event_file import EventFile
@@ -33,7 +33,8 @@ class MetricsLog:
 
     def write(self, step: int, split: str, **values: Value) -> None:
         """Record values of one step; numbers that are not finite become null, as JSON has none."""
-        row = {"step": step, "split": split} | {name: _finite(value) for name, value in values.items()}
+        finite = {name: _finite(value) for name, value in values.items()}
+        row = {"step": step, "split": split, **finite}
         with storage_errors(self.path):
             self._stream.write(json.dumps(row, allow_nan=False) + "\n")
             self._stream.flush()
@@ -42,7 +43,7 @@ class MetricsLog:
             elif self._has_tensorboard:
                 self._mirror(read_metrics(self.path))
         if self._sinks:
-            numbers = {f"{split}/{key}": row[key] for key in values if _is_number(row[key])}
+            numbers = {f"{split}/{name}": value for name, value in finite.items() if _is_number(value)}
             for sink in self._sinks:
                 sink.log(step, numbers)
 
@@ -116,7 +117,7 @@ def _parse_row(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def _is_number(value: Value) -> bool:
+def _is_number(value: Value) -> TypeGuard[int | float]:
     return isinstance(value, int | float)
 
 

@@ -71,7 +71,7 @@ class _Trackio:
         self._run.finish()
 
 
-_KINDS = {"wandb": _Wandb, "trackio": _Trackio}
+_KINDS: dict[str, type[_Wandb] | type[_Trackio]] = {"wandb": _Wandb, "trackio": _Trackio}
 
 
 def open_trackers(

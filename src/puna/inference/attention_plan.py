@@ -41,6 +41,8 @@ class Pieces:
     """(sequence, place): each one's blocks in order."""
     first_positions: NDArray[np.int64]
     n_tokens: NDArray[np.int64]
+    n_shared: NDArray[np.int64]
+    """Positions before this are in blocks that others read: their keys and values are there and stay as they are."""
 
     def __len__(self) -> int:
         return len(self.n_tokens)
@@ -93,6 +95,7 @@ def plan_attention(
     n_rows: int,
     n_blocks: int,
     device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
     gathers: bool = False,
     n_places: int = 1,
 ) -> AttentionPlan:
@@ -100,12 +103,14 @@ def plan_attention(
 
     Args:
         n_blocks: Blocks of the pool.
+        dtype: Of the scores.
         gathers: Single tokens copy their blocks together; every longer piece is a span. For accelerators.
         n_places: Blocks that a single token then copies at least.
     """
     starts, piece, positions = pieces.starts(), pieces.owners(), pieces.positions()
     block, offset = np.zeros((2, n_rows), dtype=np.int64)
-    block[: len(piece)] = pieces.tables[piece, positions // BLOCK_TOKENS]
+    is_new = positions >= pieces.n_shared[piece]
+    block[: len(piece)] = np.where(is_new, pieces.tables[piece, positions // BLOCK_TOKENS], 0)
     offset[: len(piece)] = positions % BLOCK_TOKENS
     kv_heads = np.arange(heads.n_kv_heads)
     key_rows = (block[:, None] * heads.n_kv_heads + kv_heads) * BLOCK_TOKENS + offset[:, None]
@@ -128,10 +133,16 @@ def plan_attention(
         tables = pieces.tables[piece[:n_single], :n_places]
         n_filled = n_rows if not spans else min(round_up(n_single, FILLED_MULTIPLE), n_rows)
         if gathers:
-            singles = _gather(tables, positions[:n_single], n_filled, n_places, device)
+            singles = _gather(tables, positions[:n_single], n_filled, n_places, device, dtype)
         else:
             singles = pair_up(
-                tables, positions[:n_single], heads, n_tokens=n_filled, n_pool=n_blocks, device=device
+                tables,
+                positions[:n_single],
+                heads,
+                n_tokens=n_filled,
+                n_pool=n_blocks,
+                device=device,
+                dtype=dtype,
             )
     return AttentionPlan(torch.from_numpy(key_rows.reshape(-1)).to(device), tuple(spans), singles)
 
@@ -142,6 +153,7 @@ def _gather(
     n_tokens: int,
     n_places: int,
     device: torch.device | str,
+    dtype: torch.dtype,
 ) -> Gathered:
     """Every single token's blocks, filled up to one size."""
     all_tables = np.zeros((n_tokens, n_places), dtype=np.int64)
@@ -151,7 +163,7 @@ def _gather(
     return Gathered(
         n_tokens=len(positions),
         tables=torch.from_numpy(all_tables).to(device),
-        mask=torch.from_numpy(mask).to(device),
+        mask=torch.from_numpy(mask).to(device, dtype),
     )
 
 
@@ -190,12 +202,14 @@ def pair_up(
     n_tokens: int,
     n_pool: int,
     device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Pairs:
     """Pairs of tokens and blocks, from each token's own row of blocks.
 
     Args:
         n_tokens: Tokens with the fillers.
         n_pool: Blocks of the pool.
+        dtype: Of the scores.
     """
     n_places = tables.shape[1]
     token, place = (np.arange(n_places) <= positions[:, None] // BLOCK_TOKENS).nonzero()
@@ -237,6 +251,7 @@ def pair_up(
         first_row[at] = n_rows + chunk.product * heads.n_kv_heads * m + chunk.reader * per_reader
         stride[at], is_absent[at] = m, False
         n_rows += len(query)
+    is_absent[len(positions) :] = False
     first_row[is_absent] = n_rows
     rows = (
         first_row[..., None, None] + stride[..., None, None] * kv_head + in_group
@@ -249,8 +264,8 @@ def pair_up(
         groups=tuple(groups),
         score_rows=part_rows.transpose(1, 2).flatten(),
         part_rows=part_rows.flatten(),
-        mask=torch.from_numpy(mask).to(device),
-        n_zero_rows=heads.group,
+        mask=torch.from_numpy(mask).to(device, dtype),
+        n_zero_rows=heads.group if is_absent.any() else 0,
     )
 
 

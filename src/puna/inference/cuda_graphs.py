@@ -40,6 +40,8 @@ class DecodeGraphs:
     def __init__(self, model: Transformer, cache: PagedCache) -> None:
         self._model, self._cache = model, cache
         self._recorded: dict[tuple[int, ...], _Recorded] = {}
+        self._memory = torch.cuda.graph_pool_handle()
+        """One pool for all sizes: graphs replay one after the other, and a step's states are used before the next."""
 
     def hidden(self, rows: Int[Tensor, "two token 1"], plan: AttentionPlan) -> Float[Tensor, "token 1 dim"]:
         """States of a step of single tokens: their ids and positions, by the plan."""
@@ -67,7 +69,7 @@ class DecodeGraphs:
                 self._model.hidden(rows[0], positions=rows[1], cache=self._cache)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=self._memory):
             hidden = self._model.hidden(rows[0], positions=rows[1], cache=self._cache)
         graph.replay()
         return _Recorded(graph, rows, plan, hidden)

@@ -28,12 +28,16 @@ from puna.inference.scheduler import Sequence as Running
 from puna.inference.slots import SlotTable
 from puna.inference.stop import StreamedText
 from puna.inference.weights import compute_dtype
-from puna.model.blockwise_attention import BLOCK_TOKENS
+from puna.model.blockwise_attention import BLOCK_TOKENS, ROW_MULTIPLE
 from puna.model.config import ModelConfig
 from puna.model.rope_scaling import DynamicNTKScaling
 from puna.model.transformer import Transformer
 
 __all__ = ["Completion", "Engine", "TextTokenizer"]
+
+
+MAX_DRAWN_LOGITS = 2**22
+"""Logits held at once while tokens are drawn on a CPU: 16 MB in float32. Our choice, by measurement."""
 
 
 @runtime_checkable
@@ -72,6 +76,7 @@ class Engine:
         max_step_tokens: int = 2048,
         cache_bytes: int | None = None,
         has_int8_weights: bool = False,
+        compiles: bool = False,
     ) -> None:
         """
         Args:
@@ -79,10 +84,11 @@ class Engine:
             max_step_tokens: Tokens of one step, prompts and responses together.
             cache_bytes: Memory for keys and values; by default a share of what is free.
             has_int8_weights: Generate from 8-bit copies of the weights (`quantize`).
+            compiles: Compile the layers by torch.compile. Bits are then the compiler's; takes a copy of the weights.
         """
         self.model, self.tokenizer, self.max_batch_size = model, tokenizer, max_batch_size
         self._max_step_tokens = max(max_step_tokens, max_batch_size)
-        self._cache_bytes, self._has_int8_weights = cache_bytes, has_int8_weights
+        self._cache_bytes, self._has_int8_weights, self._compiles = cache_bytes, has_int8_weights, compiles
         self._made: _State | None = None
         self._live: dict[int, Running] = {}
         self._n_submitted = 0
@@ -211,7 +217,12 @@ class Engine:
         if batch is None:
             return []
         slots = state.slots
-        pieces = Pieces(slots.tables[batch.slots], slots.n_computed[batch.slots], batch.n_tokens)
+        pieces = Pieces(
+            slots.tables[batch.slots],
+            slots.n_computed[batch.slots],
+            batch.n_tokens,
+            slots.n_shared[batch.slots],
+        )
         positions = pieces.positions()
         tokens = slots.tokens[batch.slots[pieces.owners()], positions]
         self.n_computed_tokens += len(tokens)
@@ -222,23 +233,28 @@ class Engine:
         if not is_due.any():
             return []
         last = torch.from_numpy((pieces.starts() + batch.n_tokens - 1)[is_due]).to(hidden.device)
-        return self._draw(batch.slots[is_due], state.runner.logits(hidden[last]))
+        return self._draw(batch.slots[is_due], hidden[last])
 
     # Inside a step
 
-    def _draw(self, at: NDArray[np.int64], logits: Tensor) -> list[TokenEvent]:
-        """Sample one token for each of these slots and see who has ended."""
+    def _draw(self, at: NDArray[np.int64], hidden: Tensor) -> list[TokenEvent]:
+        """Sample one token for each of these slots, from its last state, and see who has ended."""
         state = self._state()
         slots = state.slots
         running = {sequence.slot: sequence for sequence in state.scheduler.running}
         drawn = [running[slot] for slot in at.tolist()]
         n_drawn = slots.n_tokens[at] - slots.n_prompt[at]
-        noise = torch.from_numpy(slots.noise[at, n_drawn % NOISE_TOKENS]).to(logits.device)
-        chosen = self._sample(drawn, logits, noise)
-        logprobs = gather_logprobs(logits, chosen)
-        self._top_logprobs(drawn, logits)
-        tokens, place = chosen.cpu().numpy(), slots.n_tokens[at]
-        slots.tokens[at, place], slots.logprobs[at, place] = tokens, logprobs.float().cpu().numpy()
+        noise = torch.from_numpy(slots.noise[at, n_drawn % NOISE_TOKENS]).to(hidden.device)
+        chosen, logprobs = [], []
+        n_rows = self._n_rows_drawn(hidden.device)
+        for start in range(0, len(drawn), n_rows):
+            rows = slice(start, start + n_rows)
+            logits = state.runner.logits(hidden[rows])
+            chosen.append(self._sample(drawn[rows], logits, noise[rows]))
+            logprobs.append(gather_logprobs(logits, chosen[-1]))
+            self._top_logprobs(drawn[rows], logits)
+        tokens, place = torch.cat(chosen).cpu().numpy(), slots.n_tokens[at]
+        slots.tokens[at, place], slots.logprobs[at, place] = tokens, torch.cat(logprobs).cpu().numpy()
         slots.n_tokens[at] += 1
         n_drawn += 1
         for index in np.flatnonzero(n_drawn % NOISE_TOKENS == 0).tolist():
@@ -252,6 +268,12 @@ class Engine:
                 if event is not None:
                     events.append(event)
         return events
+
+    def _n_rows_drawn(self, device: torch.device) -> int:
+        """Sequences whose logits are held at once: on a CPU as many as stay in its cache."""
+        if device.type != "cpu":
+            return self.max_batch_size
+        return max(1, MAX_DRAWN_LOGITS // self.model.config.vocab_size // ROW_MULTIPLE) * ROW_MULTIPLE
 
     def _tell(self, sequence: Running, token: int, is_eos: bool, has_ended: bool) -> TokenEvent | None:
         """The event of one sequence's new token, if anybody wants it; ends the sequence where it must."""
@@ -361,7 +383,13 @@ class Engine:
         )
         pool, slots = BlockPool(n_blocks), SlotTable.empty(n_slots, config.max_seq_len)
         scheduler = Scheduler(pool, slots, max_step_tokens=self._max_step_tokens)
-        runner = Runner(self.model, n_blocks=n_blocks, dtype=dtype, has_int8_weights=self._has_int8_weights)
+        runner = Runner(
+            self.model,
+            n_blocks=n_blocks,
+            dtype=dtype,
+            has_int8_weights=self._has_int8_weights,
+            compiles=self._compiles,
+        )
         self._made = _State(runner, pool, slots, scheduler)
         return self._made
 

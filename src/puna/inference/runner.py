@@ -27,11 +27,11 @@ def fill_rows(n_tokens: int, dtype: torch.dtype, *, widest: int = 0) -> int:
     """Rows that a step of so many tokens has: a few sizes, each with the same bits in every row.
 
     Args:
-        widest: Longest sum in a product. A single bfloat16 row of 2,048 or more is summed in another order.
+        widest: Longest sum in a product. A single bfloat16 row of more than 1,024 is summed in another order.
     """
     if dtype == torch.float32 or n_tokens > 8:
         return round_up(n_tokens, ROW_MULTIPLE)
-    return max(1 << (n_tokens - 1).bit_length(), 2 if widest >= 2048 else 1)
+    return max(1 << (n_tokens - 1).bit_length(), 2 if widest > 1024 else 1)
 
 
 def pool_blocks(
@@ -62,9 +62,16 @@ class Runner:
     """A model with its cache; takes new copies of the weights when they have changed."""
 
     def __init__(
-        self, model: Transformer, *, n_blocks: int, dtype: torch.dtype, has_int8_weights: bool = False
+        self,
+        model: Transformer,
+        *,
+        n_blocks: int,
+        dtype: torch.dtype,
+        has_int8_weights: bool = False,
+        compiles: bool = False,
     ) -> None:
-        self.trained, self.dtype, self._has_int8_weights = model, dtype, has_int8_weights
+        self.trained, self.dtype = model, dtype
+        self._has_int8_weights, self._compiles = has_int8_weights, compiles
         self.device = model.tok_embeddings.weight.device
         self.cache = PagedCache(model.config, n_blocks=n_blocks, dtype=dtype, device=self.device)
         is_picky = dtype == torch.float32 and self.device.type == "cpu"
@@ -86,7 +93,9 @@ class Runner:
 
     def _renew(self) -> None:
         self._watch.look()
-        self.model = inference_model(self.trained, self.dtype, has_int8_weights=self._has_int8_weights)
+        self.model = inference_model(
+            self.trained, self.dtype, has_int8_weights=self._has_int8_weights, compiles=self._compiles
+        )
         self._graphs = DecodeGraphs(self.model, self.cache) if self.device.type == "cuda" else None
 
     def hidden(
@@ -113,6 +122,7 @@ class Runner:
             n_rows=n_rows,
             n_blocks=self.cache.n_blocks,
             device=self.device,
+            dtype=self.dtype,
             gathers=self.device.type != "cpu",
             n_places=n_places,
         )

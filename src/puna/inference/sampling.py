@@ -103,7 +103,8 @@ def sample_tokens(
     """
     if config.temperature == 0:
         return logits.argmax(-1)
-    logits = logits / config.temperature
+    if config.temperature != 1:
+        logits = logits / config.temperature
     if config.top_k is not None:
         logits = top_k(logits, config.top_k)
     probs = nucleus(logits.softmax(-1), config.top_p)
@@ -113,10 +114,12 @@ def sample_tokens(
 def _invert(probs: Float[Tensor, "batch vocab"], noise: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
     """The first token whose cumulative probability, in float64, exceeds the row's share of the total.
 
-    First the block of tokens, then the token in it: a large vocabulary is not summed up token by token.
+    First the block of tokens, whose own sums are float32, then the token in it: a large vocabulary is neither
+    widened nor summed up token by token.
     """
-    blocks = F.pad(probs, (0, -probs.shape[1] % DRAWN_BLOCK)).unflatten(-1, (-1, DRAWN_BLOCK))
-    ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    n_more = -probs.shape[1] % DRAWN_BLOCK
+    blocks = (F.pad(probs, (0, n_more)) if n_more else probs).unflatten(-1, (-1, DRAWN_BLOCK))
+    ends = blocks.sum(-1).cumsum(-1, dtype=torch.float64)
     threshold = noise[:, None] * ends[:, -1:]
     block = torch.searchsorted(ends, threshold, right=True).clamp(max=ends.shape[1] - 1)
     before = torch.where(block > 0, ends.gather(1, (block - 1).clamp(min=0)), 0.0)

@@ -138,6 +138,9 @@ class Scheduler:
         shared, tail, must_wait = ([], None, False) if wants_echo else pool.prefixes.match(tokens)
         if must_wait:
             return "later"
+        n_known = len(shared) * BLOCK_TOKENS if tail is None else len(tokens) - 1
+        if tail is not None and len(tokens) % BLOCK_TOKENS == 0:  # nobody writes there any more: no copy
+            shared, tail = [*shared, tail], None
         n_new = n_blocks_for(len(tokens)) - len(shared)
         n_room = pool.n_available - sum(pool.n_readers[block] == 0 for block in shared)
         if n_room < n_new:
@@ -162,10 +165,10 @@ class Scheduler:
             pool.prefixes.enter(sequence.request.prompt, sequence.blocks)
             sequence.n_ready = len(shared)
             self._filling.append(sequence)
-        self._occupy(sequence, len(shared) * BLOCK_TOKENS if tail is None else len(tokens) - 1)
+        self._occupy(sequence, n_known, len(shared) * BLOCK_TOKENS)
         return "in"
 
-    def _occupy(self, sequence: Sequence, n_computed: int) -> None:
+    def _occupy(self, sequence: Sequence, n_computed: int, n_shared: int) -> None:
         slots, slot, tokens = self.slots, self._free_slots.pop(), sequence.tokens
         n_prompt = len(sequence.request.prompt)
         sequence.slot = slot
@@ -174,7 +177,7 @@ class Scheduler:
         slots.tables[slot, : len(sequence.blocks)] = sequence.blocks
         slots.n_blocks[slot], slots.n_prompt[slot] = len(sequence.blocks), n_prompt
         slots.n_tokens[slot], slots.n_computed[slot] = len(tokens), n_computed
-        slots.n_limit[slot] = sequence.n_limit
+        slots.n_shared[slot], slots.n_limit[slot] = n_shared, sequence.n_limit
         slots.noise[slot] = noise_chunk(sequence.request.seed, len(tokens) - n_prompt)
         self.running.append(sequence)
 

@@ -29,13 +29,15 @@ class SlotTable:
     """Known tokens."""
     n_computed: NDArray[np.int64]
     """Tokens whose keys and values are in the cache."""
+    n_shared: NDArray[np.int64]
+    """Tokens in blocks that others read: their keys are never written."""
     n_limit: NDArray[np.int64]
     """Tokens at which the sequence ends by length."""
 
     @classmethod
     def empty(cls, n_slots: int, max_seq_len: int) -> "SlotTable":
         """All slots free."""
-        counts = [np.zeros(n_slots, dtype=np.int64) for _ in range(5)]
+        counts = [np.zeros(n_slots, dtype=np.int64) for _ in range(6)]
         return cls(
             np.zeros((n_slots, max_seq_len + 1), dtype=np.int64),
             np.zeros((n_slots, max_seq_len + 1), dtype=np.float32),

@@ -54,13 +54,16 @@ class WeightsWatch:
         return self._n_steps, tuple(versions)
 
 
-def inference_model(model: Transformer, dtype: torch.dtype, *, has_int8_weights: bool = False) -> Transformer:
+def inference_model(
+    model: Transformer, dtype: torch.dtype, *, has_int8_weights: bool = False, compiles: bool = False
+) -> Transformer:
     """The model that generates: with fused copies of its weights where that pays, else the model itself.
 
-    Copies pay on a CPU in bfloat16 (fewer and larger products), under autocast (no cast a step), and where the weights
-    become 8 bits.
+    Copies pay on a CPU in bfloat16 (fewer and larger products, packed weights), under autocast (no cast a step), and
+    where the weights become 8 bits; compilation is of the fused layers.
     """
     weight = model.tok_embeddings.weight
-    if has_int8_weights or dtype != weight.dtype or (weight.device.type, dtype) == ("cpu", torch.bfloat16):
-        return FusedTransformer(model, dtype=dtype, has_int8_weights=has_int8_weights)
+    is_narrow = (weight.device.type, dtype) == ("cpu", torch.bfloat16)
+    if has_int8_weights or compiles or is_narrow or dtype != weight.dtype:
+        return FusedTransformer(model, dtype=dtype, has_int8_weights=has_int8_weights, compiles=compiles)
     return model

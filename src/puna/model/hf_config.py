@@ -14,7 +14,15 @@ from puna.model.config import ModelConfig
 from puna.model.hf_rope import rope_from_hf, rope_to_hf
 from puna.model.rope_scaling import DynamicNTKScaling
 
-__all__ = ["GENERATION_CONFIG", "broken", "config_from_hf", "config_to_hf", "read_config", "read_json"]
+__all__ = [
+    "GENERATION_CONFIG",
+    "broken",
+    "config_from_hf",
+    "config_to_hf",
+    "read_config",
+    "read_json",
+    "saved_dtype",
+]
 
 GENERATION_CONFIG: dict[str, Any] = {
     "bos_token_id": 1,
@@ -119,6 +127,14 @@ def config_to_hf(
         **({"pad_token_id": pad_id or 0, "id2label": {"0": "score"}} if is_scorer else {}),
         **({"label2id": {"score": 0}} if is_scorer else {}),
     }
+
+
+def saved_dtype(folder: Path) -> torch.dtype:
+    """The number format that config.json says its weights have; float32 where it does not say."""
+    values = read_json(folder / "config.json")
+    name = values.get("dtype", values.get("torch_dtype"))
+    found = getattr(torch, name, None) if isinstance(name, str) else None
+    return found if isinstance(found, torch.dtype) else torch.float32
 
 
 def read_config(folder: Path, *, architecture: str) -> ModelConfig:

@@ -55,12 +55,13 @@ class Pairs:
     """The step's first rows; rows of the mask beyond these are fillers."""
     groups: tuple[BlockGroup, ...]
     score_rows: Int[Tensor, " row"]
-    """(token, head, place): where its product is; a place beyond the text's end has the rows of zeros at the end."""
+    """(token, head, place): where its product is; a place beyond the text's end has the rows of zeros at the end.
+    Fillers have some row: their mask hides it."""
     part_rows: Int[Tensor, " row"]
     """The same as (token, place, head)."""
     mask: Float[Tensor, "token 1 key"]
     n_zero_rows: int
-    """Query heads of a kv head."""
+    """Query heads of a kv head, or none where every token sees every place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +166,8 @@ def _attend_singles(rows: Tensor, keys: Tensor, values: Tensor, singles: Pairs |
         .flatten(2, 3)
         for x in (keys, values)
     )  # (token, kv_head, key, head_dim)
-    mask = singles.mask.type_as(rows)
-    return F.scaled_dot_product_attention(rows[:, :, None], k, v, attn_mask=mask, enable_gqa=True)[:, :, 0]
+    q = rows[:, :, None]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=singles.mask, enable_gqa=True)[:, :, 0]
 
 
 def _attend_pairs(rows: Tensor, keys: Tensor, values: Tensor, pairs: Pairs) -> Tensor:
@@ -175,7 +176,9 @@ def _attend_pairs(rows: Tensor, keys: Tensor, values: Tensor, pairs: Pairs) -> T
     q = (rows * head_dim**-0.5).view(-1, head_dim)
     scores = _by_block(q, keys.transpose(2, 3), pairs, [group.query_rows for group in pairs.groups])
     scores = scores.index_select(0, pairs.score_rows).view(n_tokens, n_heads, -1)
-    probs = scores.add_(pairs.mask).softmax(-1, dtype=torch.float32).type_as(values).view(-1, BLOCK_TOKENS)
+    probs = (
+        scores.add_(pairs.mask).softmax(-1).view(-1, BLOCK_TOKENS)
+    )  # in float32 inside, whatever the dtype
     parts = _by_block(probs, values, pairs, [group.weight_rows for group in pairs.groups])
     return parts.index_select(0, pairs.part_rows).view(n_tokens, -1, n_heads, head_dim).sum(1)
 
@@ -185,7 +188,8 @@ def _by_block(x: Tensor, blocks: Tensor, pairs: Pairs, rows_of: list[Tensor]) ->
     n_kv_heads, inner, outer = blocks.shape[1:]
     n_rows = sum(len(rows) for rows in rows_of)
     products = x.new_empty(n_rows + pairs.n_zero_rows, outer)
-    products[n_rows:] = 0
+    if pairs.n_zero_rows:
+        products[n_rows:] = 0
     start = 0
     for group, rows in zip(pairs.groups, rows_of, strict=True):
         n_products = group.n_blocks * n_kv_heads

@@ -98,13 +98,7 @@ class Transformer(nn.Module):
         if positions is None:
             self._check_length(n_new)
             positions = cache.positions(n_new) if cache else torch.arange(n_new, device=tokens.device)[None]
-        angles = rotation(
-            positions,
-            head_dim=self.config.head_dim,
-            theta=self.config.rope_theta,
-            scaling=self.config.rope_scaling,
-            document_ids=document_ids,
-        )
+        angles = self.angles(positions, document_ids)
         mask = attention_mask(n_new, document_ids=document_ids, cache=cache, head_dim=self.config.head_dim)
         x = self.tok_embeddings(tokens)
         for layer in self.layers:
@@ -117,6 +111,18 @@ class Transformer(nn.Module):
     def output_weight(self) -> Float[Tensor, "vocab dim"]:
         """The matrix that makes logits."""
         return self.tok_embeddings.weight if self.config.tie_embeddings else self.output.weight
+
+    def angles(
+        self, positions: Int[Tensor, "batch_or_1 seq"], document_ids: Int[Tensor, "batch seq"] | None
+    ) -> Rotation:
+        """The rotary angles of a forward pass, made once for all layers."""
+        return rotation(
+            positions,
+            head_dim=self.config.head_dim,
+            theta=self.config.rope_theta,
+            scaling=self.config.rope_scaling,
+            document_ids=document_ids,
+        )
 
     def logits(self, hidden: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         """Unnormalized log-probabilities of the next token, in float32."""

@@ -2,16 +2,23 @@
 
 import struct
 import tracemalloc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import gguf_files
 from puna.core.errors import CheckpointError, RecipeError
 from puna.model.config import ModelConfig
-from puna.model.interop.gguf_header import read_header
+from puna.model.interop.gguf_header import Header, read_header
+from puna.model.interop.gguf_layout import gguf_name
 from puna.model.interop.gguf_read import open_gguf
 from puna.model.interop.gguf_write import write_gguf
 
@@ -106,20 +113,81 @@ def test_absurd_headers_are_refused_without_allocating(tmp_path: Path, case: str
     assert peak < 2**20
 
 
-def read_all(path: Path) -> bool:
-    """Whether the file is accepted; only our errors may come."""
+def read_all(path: Path) -> dict[str, torch.Tensor] | None:
+    """Every tensor, or None where the file is refused; only our errors may come, and they say where and what."""
+    found, refusal = {}, None
     try:
         with open_gguf(path) as source:
             for name in source.tensors:
-                assert source.read(name).isfinite().all()
-    except RecipeError:
-        return False
-    return True
+                found[name] = source.read(name)
+    except RecipeError as error:
+        refusal = error
+    if refusal is not None:
+        assert refusal.where.startswith(str(path))
+        assert refusal.expected != refusal.got
+        return None
+    assert all(tensor.isfinite().all() for tensor in found.values())
+    return found
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The undamaged file: what it says and holds."""
+
+    raw: bytes
+    header: Header
+    tensors: dict[str, torch.Tensor]
+
+    @property
+    def data_start(self) -> int:
+        return min(stored.start for stored in self.header.tensors.values())
+
+    def is_hit(self, name: str, changed: set[int]) -> bool:
+        stored = self.header.tensors[gguf_name(name)]
+        return any(stored.start <= at < stored.start + stored.n_bytes for at in changed)
+
+
+@pytest.fixture(scope="module")
+def whole(small: bytes, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    path = tmp_path_factory.mktemp("whole") / "model.gguf"
+    path.write_bytes(small)
+    tensors = read_all(path)
+    assert tensors is not None
+    return Whole(small, read_header(path), tensors)
+
+
+def n_differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> int:
+    """Entries that are not the same, in their order."""
+    pairs = zip_longest(old.items(), new.items())
+    return sum(repr(one) != repr(other) for one, other in pairs)
+
+
+def check_damaged(whole: Whole, scratch: Path, raw: bytes) -> None:
+    """A damaged file is refused, or all that its damage does not touch is what it was, bit for bit."""
+    changed = {at for at, (old, new) in enumerate(zip(whole.raw, raw, strict=True)) if old != new}
+    scratch.write_bytes(raw)
+    found = read_all(scratch)
+    if found is None:
+        assert changed, "the undamaged file was refused"
+        return
+    header = read_header(scratch)
+    n_settings = n_differing(whole.header.metadata, header.metadata)
+    n_rows = n_differing(whole.header.tensors, header.tensors)
+    in_header = sum(at < whole.data_start for at in changed)
+    assert n_settings + n_rows <= in_header, "a byte changed more than one thing that the header says"
+    for name, tensor in whole.tensors.items():
+        is_turned = n_settings > 0 and name.endswith(
+            ("q_proj.weight", "k_proj.weight")
+        )  # by the number of heads
+        is_same = header.tensors.get(gguf_name(name)) == whole.header.tensors[gguf_name(name)]
+        if is_same and name in found and not is_turned:
+            is_equal = torch.equal(found[name].view(torch.int32), tensor.view(torch.int32))
+            assert is_equal != whole.is_hit(name, changed), name
 
 
 def test_the_whole_file_is_accepted_and_a_missing_one_named(small: bytes, scratch: Path) -> None:
     scratch.write_bytes(small)
-    assert read_all(scratch)
+    assert read_all(scratch) is not None
     with pytest.raises(CheckpointError, match="No such file"):
         open_gguf(scratch.with_name("absent"))
 
@@ -127,23 +195,38 @@ def test_the_whole_file_is_accepted_and_a_missing_one_named(small: bytes, scratc
 @given(data=st.data())
 def test_truncated_files_are_refused(small: bytes, scratch: Path, data: st.DataObject) -> None:
     scratch.write_bytes(small[: data.draw(st.integers(0, len(small) - 32 - 1))])
-    assert not read_all(scratch)
+    assert read_all(scratch) is None
 
 
 @given(data=st.data())
-def test_altered_bytes_give_only_our_errors(small: bytes, scratch: Path, data: st.DataObject) -> None:
-    raw = bytearray(small)
+def test_altered_bytes_are_refused_or_change_only_what_they_are_of(
+    whole: Whole, scratch: Path, data: st.DataObject
+) -> None:
+    raw = bytearray(whole.raw)
     places = st.integers(0, len(raw) - 1)
     for place, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=4)):
         raw[place] = value
-    scratch.write_bytes(raw)
-    read_all(scratch)
+    check_damaged(whole, scratch, bytes(raw))
 
 
-def test_any_byte_of_the_header_may_be_altered(small: bytes, scratch: Path) -> None:
-    """Every fourth of them, not a sample: what is accepted still holds finite numbers of the right shape."""
-    for place in range(0, small.index(b"output_norm.weight"), 4):
-        raw = bytearray(small)
+@given(data=st.data())
+def test_altered_numbers_change_one_tensor_or_are_refused(
+    whole: Whole, scratch: Path, data: st.DataObject
+) -> None:
+    """A bit of the weights: nobody keeps checksums of them, so only what is not finite can be seen."""
+    raw = bytearray(whole.raw)
+    name = data.draw(st.sampled_from(sorted(whole.header.tensors)))
+    stored = whole.header.tensors[name]
+    place = stored.start + data.draw(st.integers(0, stored.n_bytes - 1))
+    raw[place] ^= 1 << data.draw(st.integers(0, 7))
+    check_damaged(whole, scratch, bytes(raw))
+    number = np.frombuffer(raw, "<f4", 1, stored.start + (place - stored.start) // 4 * 4)[0]
+    assert (read_all(scratch) is None) == (not np.isfinite(number))
+
+
+def test_any_byte_of_the_header_may_be_altered(whole: Whole, scratch: Path) -> None:
+    """Every fourth of them, not a sample."""
+    for place in range(0, whole.raw.index(b"output_norm.weight"), 4):
+        raw = bytearray(whole.raw)
         raw[place] ^= 0xFF
-        scratch.write_bytes(raw)
-        read_all(scratch)
+        check_damaged(whole, scratch, bytes(raw))

@@ -1,6 +1,6 @@
-"""llama.cpp runs what we write: the same tokens in, and the same greedy tokens out.
+"""llama.cpp runs what we write: the same tokens in, the same greedy tokens out, and dialogs by the template inside.
 
-Needs the package llama-cpp-python, which compiles for minutes and is no dependency: `pip install llama-cpp-python`.
+Needs the extra `llama-cpp`, which compiles for minutes: `pip install puna[llama-cpp]`.
 """
 
 from pathlib import Path
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import gguf_files
+from puna.core.records import Message
 from puna.model.checkpoint import hf_name
 from puna.model.config import PRESETS
 from puna.model.interop.gguf_read import open_gguf
@@ -19,7 +20,7 @@ from puna.model.transformer import Transformer
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.tokenizer.train import TokenizerConfig, train_tokenizer
 
-llama_cpp = pytest.importorskip("llama_cpp", reason="needs llama-cpp-python")
+llama_cpp = pytest.importorskip("llama_cpp", reason="needs the extra llama-cpp")
 
 TEXT = [
     "The puna is the high grassland where llamas are raised, 3,400 m above the sea.",
@@ -95,3 +96,25 @@ def test_every_format_is_loaded_with_the_same_meaning(
             weight.copy_(back.read(hf_name(name)))
         ours = model(torch.tensor([prompt]))[0, -1]
     assert (ours - theirs).abs().max() < 0.02 * ours.std() + 0.02  # they round activations to 8 or 16 bits
+
+
+def test_dialogs_are_rendered_by_the_template_inside(
+    tmp_path: Path, source: TensorSource, tokenizer: Tokenizer
+) -> None:
+    write_gguf(source, tmp_path / "model.gguf", dtype="f32")
+    llama = opened(tmp_path / "model.gguf")
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Which animal?"},
+        {"role": "assistant", "content": "The llama."},
+        {"role": "user", "content": "Why?"},
+    ]
+    render = llama_cpp.llama_chat_format.Jinja2ChatFormatter(
+        template=llama.metadata["tokenizer.chat_template"], bos_token="<s>", eos_token="</s>"
+    )
+    text = render(messages=messages).prompt
+    ids = llama.tokenize(text.encode(), add_bos=False, special=True)
+    dialog = [Message.model_validate(message) for message in messages]
+    assert ids == tokenizer.chat.render_prompt(dialog)
+    answer = llama.create_chat_completion(messages, max_tokens=4, temperature=0.0)
+    assert answer["usage"]["prompt_tokens"] == len(ids)

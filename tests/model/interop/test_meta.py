@@ -269,7 +269,8 @@ def test_a_missing_shard_is_named(make_folder: MakeFolder, tmp_path: Path) -> No
         ({"dim": None}, "the key dim"),
         ({"n_heads": "16"}, "n_heads"),
         ({"vocab_size": 32_000}, "vocab_size -1 or 296"),
-        ({"use_scaled_rope": True}, "the keys of Llama 2"),
+        ({"moe_args": {}}, "the keys of Llama 2"),
+        ({"use_scaled_rope": "yes"}, "use_scaled_rope as true or false"),
         ({"multiple_of": 64}, "a feed-forward width of 64, got tensors of 40"),
         ({"multiple_of": 0}, "multiple_of and ffn_dim_multiplier"),
         ({"ffn_dim_multiplier": "1"}, "multiple_of and ffn_dim_multiplier"),
@@ -287,6 +288,29 @@ def test_parameters_must_fit_the_tensors(
     path.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
     with pytest.raises(CheckpointError, match=message):
         run(tmp_path / "meta", tmp_path / "out", "hf")
+
+
+def test_llama_3_1_s_rotary_scaling_survives(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """Meta's file says only that there is scaling: the constants are its code's."""
+    folder = make_folder()
+    path = folder / "config.json"
+    values = json.loads(path.read_text())
+    scaling = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    values.pop("rope_parameters")
+    path.write_text(json.dumps(values | {"rope_scaling": scaling}))
+    run(folder, tmp_path / "meta", "meta")
+    assert json.loads((tmp_path / "meta" / "params.json").read_text())["use_scaled_rope"] is True
+    run(tmp_path / "meta", tmp_path / "back", "hf")
+    assert load_model(tmp_path / "back").config == load_model(folder).config
+    path.write_text(json.dumps(values | {"rope_scaling": scaling | {"factor": 32.0}}))
+    with pytest.raises(ConfigError, match="another rope_scaling"):
+        run(folder, tmp_path / "again", "meta")
 
 
 def test_published_widths_follow_from_metas_rule() -> None:

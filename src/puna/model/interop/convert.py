@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from puna import __version__
+from puna.core.artifacts import describe
 from puna.core.errors import ConfigError, DataError
 from puna.core.inputs import require
 from puna.core.progress import Reporter
@@ -97,6 +99,8 @@ def convert(
 ) -> Conversion:
     """Write a checkpoint in another format, one tensor at a time; a repeated call resumes a killed one.
 
+    A Hugging Face folder gets a manifest that names the source and its checksum, as every artifact has one.
+
     Args:
         n_shards: Of Meta's format; 1 when None.
         dtype: Of the written weights; None keeps each tensor's own (of GGUF: the embedding's, for all matrices).
@@ -109,6 +113,7 @@ def convert(
     refuse_overwriting(target)
     _check_options(to, n_shards, dtype)
     request = _request(source, target, to, n_shards, dtype, tokenizer)
+    started = datetime.now(UTC)
     with open_checkpoint(source) as stream:
         if tokenizer is not None:
             stream.tokenizer = given_tokenizer(tokenizer)
@@ -121,6 +126,17 @@ def convert(
             with workspace(target, request) as work:
                 write_tensors(stream, layout, work, reporter=reporter)
                 verify(work, reopen, layout, reporter=reporter)
+                if to is Format.HF:
+                    describe(
+                        work.result,
+                        out=target,
+                        kind="model",
+                        labels={"version": "converted"},
+                        config={"to": to, "dtype": dtype},
+                        inputs={"source": source, **({"tokenizer": tokenizer} if tokenizer else {})},
+                        started=started,
+                        metrics={},
+                    )
         return Conversion(
             n_parameters=sum(info.n_bytes // info.dtype.itemsize for info in stream.tensors.values()),
             n_bytes=_size(target),

@@ -14,9 +14,11 @@ from pydantic import ValidationError
 
 from puna.model.config import ModelConfig
 from puna.model.hf_config import broken, read_json
+from puna.model.rope_scaling import Llama3Scaling
 
 __all__ = [
     "EXTRA_FILE",
+    "LLAMA3_SCALING",
     "PARAMS_FILE",
     "feed_forward_dim",
     "params_from_config",
@@ -31,9 +33,13 @@ DEFAULT_NORM_EPS = 1e-5
 DEFAULT_MULTIPLE_OF = 256
 """ModelArgs.multiple_of in Meta's model.py."""
 LLAMA2_THETA = 10_000.0
+LLAMA3_SCALING = Llama3Scaling(
+    factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_seq_len=8192
+)
+"""What use_scaled_rope stands for: the constants of apply_scaling in Meta's Llama 3.1 code."""
 _KNOWN = {
     "dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "multiple_of", "ffn_dim_multiplier", "norm_eps",
-    "rope_theta", "max_seq_len", "max_batch_size",
+    "rope_theta", "use_scaled_rope", "max_seq_len", "max_batch_size",
 }  # fmt: skip
 
 
@@ -49,7 +55,7 @@ def feed_forward_dim(dim: int, *, multiple_of: int, multiplier: float | None) ->
 
 
 def params_from_config(config: ModelConfig) -> dict[str, Any]:
-    """The content of params.json; rope_theta, which Llama 2's ModelArgs does not know, only where it differs."""
+    """The content of params.json; rotary keys, which Llama 2's ModelArgs does not know, only where they differ."""
     multiple_of, multiplier = _roundings(config)
     return {
         "dim": config.dim,
@@ -60,6 +66,7 @@ def params_from_config(config: ModelConfig) -> dict[str, Any]:
         "n_layers": config.n_layers,
         "norm_eps": config.norm_eps,
         **({"rope_theta": config.rope_theta} if config.rope_theta != LLAMA2_THETA else {}),
+        **({"use_scaled_rope": True} if config.rope_scaling == LLAMA3_SCALING else {}),
         "vocab_size": -1,
     }
 
@@ -105,6 +112,8 @@ def read_params(folder: Path, *, vocab_size: int, hidden_dim: int) -> ModelConfi
     if unknown:
         raise broken(path, f"the keys of Llama 2: {', '.join(sorted(_KNOWN))}", unknown[0][:80])
     extra = read_json(folder / EXTRA_FILE) if (folder / EXTRA_FILE).is_file() else {}
+    if not isinstance(values.get("use_scaled_rope", False), bool):
+        raise broken(path, "use_scaled_rope as true or false", f"{values['use_scaled_rope']!r:.40}")
     config = _config(values, extra, vocab_size, hidden_dim, path)
     if values.get("vocab_size", -1) not in (-1, vocab_size):
         raise broken(path, f"vocab_size -1 or {vocab_size}, the tensors'", f"{values['vocab_size']!r:.80}")
@@ -122,6 +131,7 @@ def _config(
         "n_kv_heads": values.get("n_kv_heads", values["n_heads"]),
         "norm_eps": values.get("norm_eps", DEFAULT_NORM_EPS),
         "rope_theta": values.get("rope_theta", LLAMA2_THETA),
+        "rope_scaling": LLAMA3_SCALING if values.get("use_scaled_rope") else None,
         "vocab_size": vocab_size,
         "hidden_dim": hidden_dim,
         **{key: extra[key] for key in ("max_seq_len", "tie_embeddings") if key in extra},

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from puna.core.errors import ConfigError
 from puna.model.config import ModelConfig
+from puna.model.interop.meta_params import LLAMA3_SCALING
 
 __all__ = ["SHARD_COUNTS", "check_split", "interleave", "is_rotated", "separate", "split_dim"]
 
@@ -48,11 +49,12 @@ def check_split(config: ModelConfig, n_shards: int) -> None:
     Raises:
         ConfigError: it could not; names the size that does not divide, or the setting that its code lacks.
     """
-    if config.rope_scaling is not None or config.custom_head_dim is not None:
-        got = "rope_scaling" if config.rope_scaling is not None else f"heads of {config.head_dim}"
+    is_foreign = config.rope_scaling not in (None, LLAMA3_SCALING)
+    if is_foreign or config.custom_head_dim is not None:
+        got = "another rope_scaling" if is_foreign else f"heads of {config.head_dim}"
         raise ConfigError(
             where="--to meta",
-            expected="a model with plain rotary positions and heads of dim / n_heads, as Meta's code has them",
+            expected="rotary positions that are plain or Llama 3.1's, and heads of dim / n_heads, as in Meta's code",
             got=got,
             fix="Write another format.",
         )

@@ -226,14 +226,9 @@ def _decoding_table(curves: Mapping[str, Mapping[str, list[dict[str, Any]]]]) ->
                 )
             )
     columns = (
-        "Model",
-        "ms per token, alone",
-        "largest batch",
-        "most tokens/s",
-        "at batch",
-        "ms per token there",
+        *("Model", "ms per token, alone", "largest batch", "most tokens/s", "at batch", "ms per token there"),
+        "cache per sequence, MiB",
     )
-    columns += ("cache per sequence, MiB",)
     return Table("The ends of the curves.", columns, tuple(rows))
 
 

@@ -1,6 +1,7 @@
 """The processes that torchrun started: sums over all of them, batches shared between them."""
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -134,6 +135,9 @@ def torchrun(config: ParallelConfig, device: torch.device) -> Iterator[TorchrunR
     else:
         dist.init_process_group("gloo")
     try:
-        yield TorchrunRanks(config, device)
+        with warnings.catch_warnings():
+            # an embedding that is cut twice puts out a view; nothing here is changed in place
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+            yield TorchrunRanks(config, device)
     finally:
         dist.destroy_process_group()
