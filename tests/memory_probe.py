@@ -5,13 +5,14 @@ inside an operation, and none of what the operating system or the libraries keep
 """
 
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["peak_bytes", "saved_bytes"]
+__all__ = ["held_bytes", "peak_bytes", "saved_bytes"]
 
 
 def _storage(tensor: Tensor) -> int:
@@ -42,13 +43,19 @@ def saved_bytes(run: Callable[[], Any], *, apart_from: Iterable[Tensor] = ()) ->
 
 def peak_bytes(run: Callable[[], Any]) -> int:
     """The most bytes that tensors held during `run`, over what they held before."""
+    return max(_timeline(run))
+
+
+def held_bytes(run: Callable[[], Any]) -> int:
+    """Bytes that the result of `run`, and what hangs on it, holds at the end."""
+    return _timeline(run)[-1]
+
+
+def _timeline(run: Callable[[], Any]) -> list[int]:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        run()
+        result = run()
     assert profiler.profiler is not None
     assert profiler.profiler.kineto_results is not None
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = highest = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        highest = max(highest, held)
-    return highest
+    del result
+    return list(accumulate((e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())), initial=0))
