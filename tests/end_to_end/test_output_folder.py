@@ -75,7 +75,9 @@ def test_a_second_run_on_the_same_folder_is_refused(finished: Run, call: Call, t
 def test_ctrl_c_exits_130_and_the_run_goes_on_later(finished: Run, tmp_path: Path, call: Call) -> None:
     copy = copy_until(finished.folder, tmp_path / "run", "pretrained")
     process = start("run", TINY, "--out", copy, "--until", "pretraining")
-    assert wait_for(process, copy, ".pretrained.partial/state/*step-10*")  # begun: it is written beside the training
+    assert wait_for(
+        process, copy, ".pretrained.partial/state/*step-10*"
+    )  # begun: it is written beside the training
     process.send_signal(signal.SIGINT)
     ended = finish(process)
     assert ended.exit_code == 130
