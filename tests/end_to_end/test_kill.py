@@ -14,7 +14,7 @@ from end_to_end.program import TINY, Run, contents, copy_until, finish, kill, pu
 from puna.core.metrics import read_metrics
 
 FAST = [
-    ("pretrained", ".pretrained.partial/state/step-20", "pretraining"),
+    ("pretrained", ".pretrained.partial/state/*step-20*", "pretraining"),
     ("rlhf-v3-ppo", ".rlhf-v3-ppo.partial/state/step-2", "ppo"),
 ]
 """Artifact, moment, and where the fast suite stops."""
@@ -100,6 +100,7 @@ def logged(folder: Path) -> list[dict[str, object]]:
     return [
         {name: value for name, value in row.items() if "per_second" not in name and name != "seconds"}
         for row in read_metrics(folder / "metrics.jsonl")
+        if row["split"] != "system"
     ]
 
 
