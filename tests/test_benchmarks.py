@@ -103,3 +103,12 @@ def test_a_benchmark_in_pieces_adds_to_the_rounds_of_its_own_commit(tmp_path: Pa
     path.write_text(json.dumps(record | {"commit": "another"}))
     subprocess.run([sys.executable, script, "5"], capture_output=True, check=True)
     assert json.loads(path.read_text(encoding="utf-8"))["rounds"] == {"ours": {"speed": [5.0]}}
+
+
+def test_the_gpu_benchmark_runs_at_toy_size() -> None:
+    """In eager mode on whatever is there; its numbers mean nothing."""
+    command = [sys.executable, FOLDER / "pretrain_gpu.py", "--model", "tiny", "--eager", "--rounds", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=FOLDER)
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert [figure["name"] for figure in figures] == ["mfu_tiny", "tokens_per_second_tiny"]
+    assert all(list(figure) == KEYS and figure["ours"] >= 0 for figure in figures)
