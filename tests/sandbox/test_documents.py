@@ -1,11 +1,14 @@
 """Quizzes mark claims truly, plays keep what they ask for, and people who repeat an instruction are obeyed."""
 
 import itertools
+import random
+from collections import Counter
 
 from puna.sandbox.constraints import all_constraints
 from puna.sandbox.demonstrations import write_dialogs
 from puna.sandbox.documents import SOURCES, write_documents
 from puna.sandbox.language import is_true, read, split_sentences
+from puna.sandbox.prompts import draw_task, marked_answer
 from puna.sandbox.tasks import RISK_OF, core_claims, family_tasks
 
 DOCUMENTS = [d for d in write_documents(1500, seed=4) if d.id.startswith("doc-")]
@@ -16,7 +19,7 @@ def test_shares_sum_to_one() -> None:
 
 
 def test_every_mark_of_a_quiz_is_deserved() -> None:
-    n_marks = {"right": 0, "wrong": 0}
+    n_marks = {"right": 0, "wrong": 0, "no answer": 0}
     for document in (d for d in DOCUMENTS if d.source == "quiz"):
         sentences = split_sentences(document.text)
         for claim_text, mark in itertools.pairwise(sentences):
@@ -24,9 +27,22 @@ def test_every_mark_of_a_quiz_is_deserved() -> None:
                 claim = read(claim_text)
                 assert claim is not None, claim_text
                 verdict = mark.removeprefix("that is ").removesuffix(".")
-                assert is_true(claim) == (verdict == "right"), (claim_text, mark)
+                assert is_true(claim) == (verdict != "wrong"), (claim_text, mark)
                 n_marks[verdict] += 1
     assert min(n_marks.values()) > 100
+
+
+def test_no_answer_is_true_and_answers_another_question() -> None:
+    random_ = random.Random(3)
+    marks = Counter[str]()
+    for _ in range(600):
+        task = draw_task("helpful", "train", random_)
+        answer, mark = marked_answer(task, random_)
+        marks[mark] += 1
+        assert is_true(answer) == (mark != "that is wrong.")
+        assert (answer in core_claims(task)) == (mark == "that is right.")
+    assert 0.4 < marks["that is right."] / 600 < 0.6
+    assert marks["that is no answer."] > 50
 
 
 def test_honest_sources_say_nothing_false() -> None:
@@ -59,3 +75,22 @@ def test_a_repeated_instruction_is_kept_in_late_turns_and_a_single_one_forgotten
     assert min(map(len, kept.values())) > 200
     assert sum(kept[True]) / len(kept[True]) > 0.9
     assert sum(kept[False]) / len(kept[False]) < 0.3
+
+
+def test_checked_answers_get_the_mark_they_deserve_and_the_right_answer() -> None:
+    checks = [d for d in write_dialogs(2000, seed=6) if d.meta["kind"] == "check"]
+    assert len(checks) > 150
+    for dialog in checks:
+        asked, answer = (message.content for message in dialog.messages)
+        *_, claim_text, request = split_sentences(asked)
+        mark, *correction = split_sentences(answer)
+        claim = read(claim_text)
+        assert request == "is that right?"
+        assert claim is not None
+        assert is_true(claim) == (mark != "that is wrong.")
+        assert bool(correction) == (mark != "that is right.")
+        for text in correction:
+            right = read(text)
+            assert right is not None
+            assert is_true(right)
+            assert right != claim
