@@ -40,7 +40,7 @@ CONFIG = PretrainingConfig(
     seq_len=48,
     loop=LoopConfig(
         optimizer=OptimizerConfig(peak_lr=3e-3),
-        total_steps=50,
+        total_steps=100,
         warmup_steps=5,
         batch_size=8,
         micro_batch_size=4,
