@@ -73,6 +73,8 @@ def test_all_run_in_processes_of_their_own_with_their_share_of_threads(tmp_path:
 def test_two_really_run_at_the_same_time(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     run_side_by_side({"a": partial(meet, a, b), "b": partial(meet, b, a)}, reporter=quiet())
+    assert a.exists()
+    assert b.exists()
 
 
 def test_one_thread_means_one_after_another_here(tmp_path: Path) -> None:
@@ -133,7 +135,9 @@ def test_no_worker_outlives_a_killed_run(tmp_path: Path) -> None:
     until(lambda: all(path.exists() and path.read_text() for path in started))
     process.kill()
     process.wait()
-    until(lambda: not any(is_alive(int(path.read_text())) for path in started))
+    workers = [int(path.read_text()) for path in started]
+    until(lambda: not any(map(is_alive, workers)))
+    assert len({*workers, process.pid}) == 3, "they were processes of their own"
 
 
 def until(holds, seconds: float = 60.0) -> None:

@@ -1,6 +1,6 @@
 """Independent stages at the same time, each in a process of its own with its share of the threads.
 
-A small model cannot keep several threads busy in one matrix product; two processes of one thread each read a fifth
+A small model cannot keep several threads busy in one matrix product; two processes of one thread each read a sixth
 more tokens a second than one process of two (docs/decisions/0030). Results do not depend on who ran beside whom.
 """
 

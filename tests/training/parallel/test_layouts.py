@@ -52,7 +52,9 @@ def test_losses_are_those_of_one_process(runs: Path, layout: str) -> None:
 
 @pytest.mark.parametrize("layout", [*program.LAYOUTS, *program.ON_FOUR])
 def test_gathered_tensors_are_those_of_one_process(runs: Path, layout: str) -> None:
-    expected, ours = (torch.load(runs / name / "tensors.pt") for name in ("single", layout))
+    expected, ours = (
+        torch.load(runs / name / "tensors.pt", weights_only=True) for name in ("single", layout)
+    )
     assert ours.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(ours[name], tensor, rtol=1e-4, atol=2e-6)
