@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from puna.core import energy
-from puna.core.energy import WATTS_PER_CORE, EnergyConfig, EnergyMeter, carbon_tonnes
+from puna.core.energy import WATTS_PER_CORE, EnergyConfig, EnergyMeter, energy_mwh, tco2eq
 
 CPU = torch.device("cpu")
 
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
     ids=["7b", "13b", "34b", "70b"],
 )
 def test_the_defaults_give_table_2(gpu_hours: float, watts: float, tonnes: float) -> None:
-    found = carbon_tonnes(gpu_hours * watts / 1000, EnergyConfig())
+    found = tco2eq(energy_mwh(gpu_hours, watts=watts))
     assert found == pytest.approx(tonnes, abs=0.01), "13B is printed as twice the rounded 7B"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from puna.planning.carbon import PAPER_GRID, PAPER_PUE, energy_mwh, tco2eq
+from puna.core.energy import PAPER_GRID, PAPER_PUE, energy_mwh, tco2eq
 from puna.planning.paper_table import PUBLISHED, cut_to_cents, implied_factor, paper_rows
 
 ROWS = {row.model: row for row in paper_rows()}

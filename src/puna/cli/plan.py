@@ -9,8 +9,8 @@ from rich.console import Console
 
 from puna.cli.options import JsonOption, show
 from puna.cli.plan_tables import paper_tables, plan_tables
+from puna.core.energy import PAPER_GRID, PAPER_PUE
 from puna.core.errors import ConfigError
-from puna.planning.carbon import PAPER_GRID, PAPER_PUE
 from puna.planning.paper_table import implied_factor, paper_rows
 from puna.planning.plan import make_plan
 from puna.planning.quantities import parse_count

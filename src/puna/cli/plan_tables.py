@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
-from puna.planning.carbon import PAPER_GRID, PAPER_PUE
+from puna.core.energy import PAPER_GRID, PAPER_PUE
 from puna.planning.memory import PARTS
 from puna.planning.paper_table import PaperRow, cut_to_cents
 from puna.planning.plan import CHECKPOINTING, Choice, Plan

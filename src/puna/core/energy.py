@@ -1,7 +1,8 @@
 """Energy and carbon of a piece of work (§2.2.1, Table 2): read from the GPUs where they tell it, else estimated.
 
 The paper's own account is an estimate too: hours x TDP x PUE x grid factor. It leaves out the network, the other
-parts of a server, cooling beyond the PUE, and making the hardware; so does this.
+parts of a server, cooling beyond the PUE, and making the hardware; so does this. A GPU that is only estimated counts as
+drawing all of its TDP.
 """
 
 import time
@@ -15,7 +16,13 @@ from pydantic import Field
 from puna.core.config import Settings
 from puna.core.devices import available_cpus
 
-__all__ = ["EnergyConfig", "EnergyMeter", "carbon_tonnes"]
+__all__ = ["PAPER_GRID", "PAPER_PUE", "EnergyConfig", "EnergyMeter", "energy_mwh", "tco2eq"]
+
+PAPER_PUE = 1.1
+"""Energy of the data centre over energy of its GPUs: Llama 1 (Touvron et al. 2023a, §6). Llama 2 states none."""
+
+PAPER_GRID = 0.385
+"""kg CO2eq for each kWh, the average of the US grid: Llama 1, §6. With PAPER_PUE it gives Table 2."""
 
 WATTS_PER_CORE = 5.0
 """What a core of a server draws with its share of the package, where nothing better is known. Our choice."""
@@ -28,18 +35,20 @@ class EnergyConfig(Settings):
 
     device_watts: float | None = Field(default=None, gt=0)
     """Power of one device for the estimate; None takes the GPU's TDP, or 5 W a core of a CPU (our choice)."""
-    pue: float = Field(default=1.1, ge=1)
+    pue: float = Field(default=PAPER_PUE, ge=1)
     """Energy of the data centre over energy of its computers; with the grid factor it gives Table 2."""
-    grid_kg_per_kwh: float = Field(default=0.385, ge=0)
+    grid_kg_per_kwh: float = Field(default=PAPER_GRID, ge=0)
     """CO2 equivalent of a kilowatt-hour where the work runs; the value that reproduces Table 2."""
 
 
-def carbon_tonnes(kwh: float, config: EnergyConfig) -> float:
-    """Tonnes of CO2 equivalent for so much energy at the devices.
+def energy_mwh(gpu_hours: float, *, watts: float, pue: float = PAPER_PUE) -> float:
+    """Megawatt-hours that the data centre takes from the grid."""
+    return gpu_hours * watts * pue / 1e6
 
-    Source: Table 2 (GPU-hours x watts give the energy; PUE and grid factor after Llama 1).
-    """
-    return kwh * config.pue * config.grid_kg_per_kwh / 1000
+
+def tco2eq(mwh: float, *, grid: float = PAPER_GRID) -> float:
+    """Tonnes of CO2 equivalent; kg for each kWh are tonnes for each MWh."""
+    return mwh * grid
 
 
 @dataclass(slots=True)
@@ -96,9 +105,10 @@ class EnergyMeter:
             n_devices: Processes like this one; all are taken to use as much.
         """
         kwh = None if self.kwh is None else self.kwh * n_devices
+        mwh = None if kwh is None else kwh * self.config.pue / 1000
         return {
             "kwh": kwh,
-            "tco2eq": None if kwh is None else carbon_tonnes(kwh, self.config),
+            "tco2eq": None if mwh is None else tco2eq(mwh, grid=self.config.grid_kg_per_kwh),
             "source": "measured by NVML" if self.is_measured else self._estimate(),
             "pue": self.config.pue,
             "grid_kg_per_kwh": self.config.grid_kg_per_kwh,

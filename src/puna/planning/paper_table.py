@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 
 from puna.core.accelerators import find_accelerator
+from puna.core.energy import PAPER_GRID, PAPER_PUE, energy_mwh, tco2eq
 from puna.model.accounting import n_parameters, training_flops_per_token
 from puna.model.config import PRESETS
-from puna.planning.carbon import PAPER_GRID, PAPER_PUE, energy_mwh, tco2eq
 from puna.planning.throughput import mfu_of
 
 __all__ = ["PUBLISHED", "PaperRow", "Published", "cut_to_cents", "implied_factor", "paper_rows"]

@@ -5,10 +5,10 @@ from pathlib import Path
 from pydantic import Field
 
 from puna.core.config import Settings
+from puna.core.energy import PAPER_GRID, PAPER_PUE
 from puna.core.errors import ConfigError
 from puna.model.config import PRESETS, ModelConfig, preset
 from puna.model.hf_config import config_from_hf, read_json
-from puna.planning.carbon import PAPER_GRID, PAPER_PUE
 
 __all__ = ["PlanRequest", "find_model"]
 

@@ -50,7 +50,7 @@ def _check(random_: random.Random) -> list[Message]:
     """
     family: Family = "helpful" if random_.random() < 0.75 else "borderline"
     task = draw_task(family, "train", random_)
-    answer, mark = marked_answer(task, random_)
+    answer, mark = marked_answer(task, random_, beside_fraction=1 / 6)
     text = f"{question(task, random_.randrange(3))} {say(answer)} is that right?"
     return _turn(text, mark if answer in core_claims(task) else f"{mark} {say(core_claims(task)[0])}")
 

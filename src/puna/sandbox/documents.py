@@ -139,14 +139,15 @@ def _asked(task: Task, r: random.Random) -> str:
 def _quiz(r: random.Random) -> list[str]:
     """School quizzes with their marks: half of the answers are not right. Training tasks only.
 
-    A third are tests in sums, the one subject whose answers have to be worked out.
+    A third are tests in sums, the one subject whose answers have to be worked out. Few answers are beside the point: with
+    more of them a true claim is no sign of a good mark, and marking is learned later (docs/log.md).
     """
     lines = []
     is_arithmetic = r.random() < 1 / 3
     for _ in range(r.randint(3, 5)):
         family: Family = "helpful" if is_arithmetic or r.random() < 0.75 else "borderline"
         task = draw_task(family, "train", r, kind="sum" if is_arithmetic else None)
-        answer, mark = marked_answer(task, r)
+        answer, mark = marked_answer(task, r, beside_fraction=1 / 16)
         if mark == "that is no answer." or r.random() < 0.5:
             lines.append(_asked(task, r))
         lines += [say(answer), mark]

@@ -67,12 +67,15 @@ def misread_task(task: Task, random_: random.Random) -> Task:
     return random_.choice(confused if confused and random_.random() < 0.5 else alike or others)
 
 
-def marked_answer(task: Task, random_: random.Random) -> tuple[Claim, str]:
-    """An answer to a harmless training task and a teacher's mark: half are right, a third wrong, a sixth beside the
-    point."""
+def marked_answer(task: Task, random_: random.Random, *, beside_fraction: float) -> tuple[Claim, str]:
+    """An answer to a harmless training task and a teacher's mark: half are right, the others wrong or beside the point.
+
+    Args:
+        beside_fraction: True answers to another question, at most half; what is left of that half is wrong.
+    """
     claim, kind = random_.choice(core_claims(task)), random_.random()
     mistake = mistaken(claim, random_)
-    if kind < 1 / 6:
+    if kind < beside_fraction:
         other = random_.choice(core_claims(misread_task(task, random_)))
         if other not in core_claims(task):
             return other, "that is no answer."
