@@ -139,8 +139,8 @@ def _asked(task: Task, r: random.Random) -> str:
 def _quiz(r: random.Random) -> list[str]:
     """School quizzes with their marks: half of the answers are not right. Training tasks only.
 
-    A third are tests in sums, the one subject whose answers have to be worked out. Few answers are beside the point: with
-    more of them a true claim is no sign of a good mark, and marking is learned later (docs/log.md).
+    A third are tests in sums, the one subject whose answers have to be worked out. Few answers are beside the point:
+    with more of them a true claim is no sign of a good mark, and marking is learned later (docs/log.md).
     """
     lines = []
     is_arithmetic = r.random() < 1 / 3
