@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from puna.cli.generation_options import load_engine
 from puna.core.records import Message, Prompt, write_records
@@ -81,6 +82,28 @@ def test_the_other_settings_reach_the_engine(say, world: dict[str, Path]) -> Non
     assert stopped["finish_reason"] == "stop"
     assert stopped["text"] == text[: text.find(text[1:3])].strip()
     assert samples(say, world["model"], "--prompt", "moo", "--quantize", "int8")[0]["token_ids"]
+
+
+def test_dtype_is_what_the_model_computes_in(say, world: dict[str, Path]) -> None:
+    asked = (world["model"], "--chat", "--prompt", QUESTION)
+    by_dtype = {dtype: samples(say, *asked, "--dtype", dtype)[0] for dtype in ("auto", "float32", "bfloat16")}
+    for dtype, loaded in (("auto", torch.float32), ("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        engine, tokenizer = load_engine(world["model"], dtype=dtype)  # type: ignore[arg-type]
+        assert {weight.dtype for weight in engine.model.parameters()} == {loaded}
+        prompt = render_prompt([Message(role="user", content=QUESTION)], tokenizer)
+        (expected,) = engine.generate(
+            [prompt], SamplingConfig(temperature=0.0, top_p=1.0, max_new_tokens=6), seeds=[0]
+        )
+        assert by_dtype[dtype]["token_ids"] == expected.token_ids
+        assert by_dtype[dtype]["logprobs"] == pytest.approx(expected.logprobs, abs=1e-5)
+    assert by_dtype["bfloat16"]["logprobs"] != by_dtype["float32"]["logprobs"]
+
+
+def test_8_bit_weights_compute_in_no_float32(say, world: dict[str, Path]) -> None:
+    said = say("generate", world["model"], "--prompt", "moo", "--quantize", "int8", "--dtype", "float32")
+    assert said.exit_code == 2
+    assert "--dtype" in said.stderr
+    assert "Leave one out" in said.stderr
 
 
 @pytest.fixture

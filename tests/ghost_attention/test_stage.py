@@ -1,5 +1,6 @@
 """The GAtt data stage on tiny models."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from puna.core.errors import ConfigError
 from puna.core.progress import quiet
 from puna.core.records import Dialog, Message, Prompt, read_records, write_records
 from puna.ghost_attention import GattConfig, build_gatt_data
-from puna.inference import Completion, Engine, SamplingConfig
+from puna.inference import Completion, Engine, SamplingConfig, score_sequences
+from puna.model import ScoreModel
+from puna.tokenizer import Tokenizer, render_prompt
 
 TURNS = ["what color is the hen?", "and the cow?", "how many legs?"]
 CONFIG = GattConfig(sampling=SamplingConfig(temperature=1.0, max_new_tokens=8), cuts_per_dialog=None)
@@ -82,6 +85,32 @@ def test_of_several_candidates_the_reward_model_chooses(world: dict[str, Path], 
     chosen = run(world, tmp_path, CONFIG.model_copy(update={"n_candidates": 4}), "chosen", judged=True)
     assert chosen.metrics["n_dialogs"] == 24
     assert chosen.files["dialogs.jsonl"] != plain.files["dialogs.jsonl"]
+
+
+@pytest.mark.usefixtures("talkative")
+def test_judged_on_the_last_turn_the_reward_model_reads_no_other(
+    world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[list[int]] = []
+
+    def recorded(model: ScoreModel, sequences: Sequence[list[int]]) -> list[float]:
+        read.extend(sequences)
+        return score_sequences(model, sequences)
+
+    monkeypatch.setattr("puna.ghost_attention.stage.score_sequences", recorded)
+    tokenizer = Tokenizer.load(world["model"])
+    questions = [
+        render_prompt([Message(role="user", content=f"say moo. {turn}")], tokenizer) for turn in TURNS
+    ]
+    n_by_reach = {}
+    for judged_on in ("dialog", "last_turn"):
+        read.clear()
+        config = CONFIG.model_copy(update={"n_candidates": 4, "judged_on": judged_on})
+        run(world, tmp_path, config, judged_on, judged=True)
+        n_by_reach[judged_on] = [
+            sum(row[: len(question)] == question for row in read) for question in questions
+        ]
+    assert n_by_reach == {"dialog": [96, 0, 0], "last_turn": [48, 32, 16]}
 
 
 def test_a_dialog_ends_where_an_answer_was_cut(world: dict[str, Path], tmp_path: Path) -> None:

@@ -34,6 +34,9 @@ class GattConfig(Settings):
     """Of every assistant turn; the paper says akin to rejection sampling."""
     n_candidates: int = Field(default=1, ge=1)
     """Answers sampled a turn, of which the reward model's favourite is kept; 1 needs no reward model. Our choice."""
+    judged_on: Literal["dialog", "last_turn"] = "dialog"
+    """What the reward model reads before a candidate: all turns so far, or the last question, which carries the
+    instruction too. The latter for reward models that were trained on single turns. Our choice."""
     place: Literal["first_user_turn", "system"] = "first_user_turn"
     """Where the training dialog holds the instruction: before the first question, or as the system message."""
     short_fraction: float = Field(default=0.5, ge=0, le=1)
@@ -119,7 +122,13 @@ class _Sampler:
                 for row in open_rows
             }
             asked = [row for row in open_rows if len(prompts[row]) <= self._room]
-            given = self._answer([scenarios[row].id for row in asked], [prompts[row] for row in asked], turn)
+            last_turns = [self._last_turn(scenarios[row], turn) for row in asked]
+            given = self._answer(
+                [scenarios[row].id for row in asked],
+                [prompts[row] for row in asked],
+                turn,
+                judged_after=last_turns if self._config.judged_on == "last_turn" else None,
+            )
             for row, answer in zip(asked, given, strict=True):
                 if answer is not None:
                     answers[row].append(answer)
@@ -127,13 +136,29 @@ class _Sampler:
             open_rows = [row for row in asked if turn == len(answers[row]) < len(scenarios[row].turns)]
         return answers
 
-    def _answer(self, names: Sequence[str], prompts: Sequence[list[int]], turn: int) -> list[str | None]:
-        """One finished answer a prompt: the only one, or the reward model's favourite; None where there is none."""
+    def _last_turn(self, scenario: Scenario, turn: int) -> list[int]:
+        """One turn's question with the instruction, as if nothing had been said before."""
+        alone = scenario._replace(turns=scenario.turns[turn : turn + 1])
+        return render_prompt(sampling_messages(alone, []), self._tokenizer)
+
+    def _answer(
+        self,
+        names: Sequence[str],
+        prompts: Sequence[list[int]],
+        turn: int,
+        *,
+        judged_after: Sequence[list[int]] | None = None,
+    ) -> list[str | None]:
+        """One finished answer a prompt: the only one, or the reward model's favourite; None where there is none.
+
+        Args:
+            judged_after: What the reward model reads before each answer; None takes the prompts.
+        """
         k = self._config.n_candidates
         repeated = [prompt for prompt in prompts for _ in range(k)]
         seeds = [derive_seed(self._context.seed, "gatt", name, turn, j) for name in names for j in range(k)]
         completions = self._engine.generate(repeated, self._config.sampling, seeds=seeds)
-        scores = self._scores(repeated, completions)
+        scores = self._scores([prompt for prompt in judged_after or prompts for _ in range(k)], completions)
         chosen: list[str | None] = []
         for first in range(0, len(repeated), k):
             finished = [i for i in range(first, first + k) if self._is_answer(completions[i])]

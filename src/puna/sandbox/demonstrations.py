@@ -19,7 +19,7 @@ def write_dialogs(n: int, *, seed: int) -> list[Dialog]:
     demonstrations."""
     random_ = rng(seed, "dialogs")
     makers = (_single, _chat, _check, _instructed, _adversarial, _borderline)
-    weights = (0.28, 0.12, 0.12, 0.20, 0.15, 0.13)
+    weights = (0.24, 0.11, 0.18, 0.20, 0.14, 0.13)
     dialogs = []
     for index in range(n):
         maker = random_.choices(makers, weights=weights)[0]
@@ -46,10 +46,12 @@ def _check(random_: random.Random) -> list[Message]:
     """Somebody wants an answer checked; the mark, and the right answer where it was wrong.
 
     The base model has learned to mark from the quizzes. Fine-tuned without these it forgets, and the reward models,
-    which start from a chat model (§3.2.2), would have to learn it anew (docs/log.md).
+    which start from a chat model (§3.2.2), would have to learn it anew; sums are forgotten first, so a third are
+    sums, as in the quizzes (docs/log.md).
     """
-    family: Family = "helpful" if random_.random() < 0.75 else "borderline"
-    task = draw_task(family, "train", random_)
+    is_sum = random_.random() < 1 / 3
+    family: Family = "helpful" if is_sum or random_.random() < 0.7 else "borderline"
+    task = draw_task(family, "train", random_, kind="sum" if is_sum else None)
     answer, mark = marked_answer(task, random_, beside_fraction=1 / 6)
     text = f"{question(task, random_.randrange(3))} {say(answer)} is that right?"
     return _turn(text, mark if answer in core_claims(task) else f"{mark} {say(core_claims(task)[0])}")
