@@ -36,8 +36,9 @@ def _single(random_: random.Random) -> list[Message]:
 
 
 def _chat(random_: random.Random) -> list[Message]:
+    """Up to eight turns: pretraining rows are short, and answers far from the start have to be learned here."""
     messages: list[Message] = []
-    for _ in range(random_.randint(2, 4)):
+    for _ in range(random_.randint(2, 8)):
         messages += _single(random_)
     return messages
 
