@@ -135,9 +135,9 @@ def test_the_sandbox_run_reads_like_the_figure(recorder: Recorder) -> None:
     models = [call.out for call in raise_recorded(recorder, "sandbox").calls if "version" in labels(call)]
     assert models == [
         *("sft", "sft-variant", "samples/v1", "rlhf-v1", "samples/v2", "rlhf-v2", "samples/v3", "rlhf-v3"),
-        *("rlhf-v3-gatt", "rlhf-v3-ppo"),
         *("evaluation/sft", "evaluation/pretrained", "evaluation/rlhf-v1", "evaluation/rlhf-v2"),
-        *("evaluation/rlhf-v3", "evaluation/rlhf-v3-gatt", "evaluation/rlhf-v3-ppo"),
+        *("evaluation/rlhf-v3", "rlhf-v3-gatt", "rlhf-v3-ppo"),
+        *("evaluation/rlhf-v3-gatt", "evaluation/rlhf-v3-ppo"),
     ]
     assert recorder.outs[:4] == ["sandbox", "data", "tokenizer", "tokens"]
     assert recorder.outs[-1] == "report"

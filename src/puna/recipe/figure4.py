@@ -165,30 +165,36 @@ class Figure4:
 
     def supervised_finetuning(self) -> None:
         """The first chat model, and its variant for the first round of comparisons."""
-        self._finetune(self.recipe.sft, "pretrained", [self._dialogs], "sft")
+        jobs = {"sft": self._finetuning(self.recipe.sft, "pretrained", [self._dialogs], "sft")}
         if self.recipe.sft_variant:
-            self._finetune(self.recipe.sft_variant, "pretrained", [self._dialogs], "sft-variant")
+            jobs["sft-variant"] = self._finetuning(
+                self.recipe.sft_variant, "pretrained", [self._dialogs], "sft-variant"
+            )
+        run_side_by_side(jobs, reporter=self.reporter)
 
     def rlhf_round(self, k: int) -> None:
         """Human feedback, both reward models, rejection sampling, and fine-tuning: the loop of Figure 4."""
         self._human_feedback(k)
         self._reward_models(k)
-        if k == 1:
-            self._safety_context_distillation()
-        sample_candidates(
+        sampling: Job = partial(
+            sample_candidates,
             self.recipe.rejection_sampling,
             model=self.out / ROUND_MODELS[k - 1],
             prompts=self._prompts(f"round-{k}"),
             reward_models=self._rewards(k),
             out=self.out / "samples" / f"v{k}",
             seed=derive_seed(self.seed, "samples", k),
-            reporter=self.reporter,
             labels={"version": ROUND_MODELS[k]},
             earlier=[self.out / "samples" / f"v{j}" for j in range(1, k)],
         )
+        if k == 1:
+            jobs = {"samples": sampling, "distillation": self._safety_context_distillation()}
+            run_side_by_side(jobs, reporter=self.reporter)
+        else:
+            sampling(reporter=self.reporter)
         start = "pretrained" if self.recipe.rlhf_starts_from == "base" else "sft"
         data = [self.out / "samples" / f"v{k}", self.out / "safety" / "distillation"]
-        self._finetune(self.recipe.rlhf_finetuning, start, data, ROUND_MODELS[k])
+        self._finetuning(self.recipe.rlhf_finetuning, start, data, ROUND_MODELS[k])(reporter=self.reporter)
 
     def _human_feedback(self, k: int) -> None:
         if self.recipe.real:
@@ -236,30 +242,37 @@ class Figure4:
             )
         run_side_by_side(jobs, reporter=self.reporter)
 
-    def _safety_context_distillation(self) -> None:
-        distill(
+    def _safety_context_distillation(self) -> Job:
+        return partial(
+            distill,
             self.recipe.distillation,
             model=self.out / "sft",
             prompts=self._prompts("red_team"),
             reward_models=self._rewards(1),
             out=self.out / "safety" / "distillation",
             seed=derive_seed(self.seed, "distillation"),
-            reporter=self.reporter,
         )
 
     def ghost_attention(self) -> None:
-        """V3 learns to keep instructions over turns; the model before it stays as the ablation of Table 30."""
-        build_gatt_data(
+        """V3 learns to keep instructions over turns; the model before it stays as the ablation of Table 30.
+
+        Its dialogs are sampled turn after turn, which leaves cores idle: the versions so far are measured meanwhile.
+        """
+        sampling: Job = partial(
+            build_gatt_data,
             self.recipe.gatt,
             model=self.out / "rlhf-v3",
             dialogs=self._prompts("constraints"),
             out=self.out / "gatt",
             seed=derive_seed(self.seed, "gatt"),
-            reporter=self.reporter,
             reward_model=self._rewards(3)["helpfulness"],
         )
+        so_far = [self._evaluation(version) for version in ("sft", "pretrained", *ROUND_MODELS[1:])]
+        jobs: dict[str, Job] = {"dialogs": sampling, "evaluation": partial(_in_turn, so_far)}
+        run_side_by_side(jobs, reporter=self.reporter)
         data = [self.out / "gatt", self.out / "samples" / "v3", self.out / "safety" / "distillation"]
-        self._finetune(self.recipe.gatt_finetuning, "rlhf-v3", data, "rlhf-v3-gatt")
+        tuning = self._finetuning(self.recipe.gatt_finetuning, "rlhf-v3", data, "rlhf-v3-gatt")
+        tuning(reporter=self.reporter)
 
     def ppo(self) -> None:
         """PPO on top of the rejection-sampling checkpoint, early stopped on held-out prompts."""
@@ -276,10 +289,11 @@ class Figure4:
         )
 
     def evaluation(self) -> None:
-        """Every version on the same held-out prompts with the last reward models; the oracle where there is one."""
-        versions = ("sft", "pretrained", "rlhf-v1", "rlhf-v2", "rlhf-v3", "rlhf-v3-gatt", "rlhf-v3-ppo")
-        jobs: dict[str, Job] = {version: self._evaluation(version) for version in versions}
-        jobs.pop("sft")(reporter=self.reporter)
+        """Every version on the same held-out prompts with the last reward models; the oracle where there is one.
+
+        Those before Ghost Attention have been measured beside it.
+        """
+        jobs: dict[str, Job] = {v: self._evaluation(v) for v in ("rlhf-v3-gatt", "rlhf-v3-ppo")}
         jobs["score shift"] = partial(
             score_shift,
             self.recipe.score_shift,
@@ -310,14 +324,14 @@ class Figure4:
         """The paper's tables and figures, from this run."""
         build_report(self.out, self.out / "report", title=self.recipe.title, reporter=self.reporter)
 
-    def _finetune(self, config: FinetuningConfig, base: str, data: Sequence[Path], version: str) -> None:
-        finetune(
+    def _finetuning(self, config: FinetuningConfig, base: str, data: Sequence[Path], version: str) -> Job:
+        return partial(
+            finetune,
             config,
             base_model=self.out / base,
             dialogs=list(data),
             out=self.out / version,
             seed=derive_seed(self.seed, version),
-            reporter=self.reporter,
             labels={"version": version},
         )
 
@@ -334,3 +348,9 @@ class Figure4:
             "helpfulness": self.out / "reward" / f"helpfulness-{round_}",
             "safety": self.out / "reward" / f"safety-{round_}",
         }
+
+
+def _in_turn(jobs: Sequence[Job], *, reporter: Reporter) -> None:
+    """One job after another, as one job."""
+    for job in jobs:
+        job(reporter=reporter)
