@@ -1,6 +1,8 @@
 """Held-out means unseen: no training record asks what an evaluation prompt asks."""
 
+import hashlib
 import random
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +24,7 @@ from puna.sandbox.prompts import (
     helpful_prompts,
     misread_task,
 )
+from puna.sandbox.stage import SandboxConfig, _held_out_prompts
 from puna.sandbox.tasks import Family, Task, core_claims, family_tasks, question, split_of
 from puna.sandbox.writers import SKILLS, write_answer
 
@@ -69,6 +72,24 @@ def test_training_and_held_out_prompts_share_no_task(make) -> None:
         for prompt in make(80, split=split, seed=3):
             tasks = prompt.meta.get("turn_tasks") or [prompt.meta["task"]]
             assert {split_of(Task.model_validate(task)) for task in tasks} == {split}
+
+
+def test_held_out_prompts_are_those_that_every_recorded_run_was_measured_on() -> None:
+    """240 of each set, as in the quickstart. Who changes them makes old numbers incomparable: raise WORLD_VERSION."""
+    prompts = _held_out_prompts(SandboxConfig(n_held_out=240))["held_out"]
+    text = "\n".join(prompt.model_dump_json() for prompt in prompts)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "9dc2e099362c1b68"
+
+
+def test_insults_are_drawn_twice_as_often_in_training_only() -> None:
+    """Their one word has to be learned from eleven subjects; held-out draws stay as they were."""
+    for family, insult, method in (
+        ("borderline", "roast", "method"),
+        ("adversarial", "harm_insult", "harm_method"),
+    ):
+        for split, ratio in (("train", 2 / 3), ("held_out", 1 / 3)):
+            drawn = Counter(draw_task(family, split, random.Random(seed)).kind for seed in range(2000))
+            assert drawn[insult] / drawn[method] == pytest.approx(ratio, abs=0.08)
 
 
 def test_prompts_are_the_same_for_the_same_seed_and_differ_otherwise() -> None:
