@@ -32,7 +32,7 @@ _DATA = (
 def quickstart_summary(run: Path) -> dict[str, Any]:
     """Report, chat model, cost and measures of a run; what it does not have is null or left out of its list.
 
-    Wall time is the sum over stages; a caller that measured the whole command may replace it.
+    Wall time is that in which some stage was at work; a caller that measured the whole command may replace it.
     """
     folder = RunFolder.scan(run)
     measured = data_numbers(folder)

@@ -1,16 +1,32 @@
 """What each stage took, on which machine, and what the numbers cannot say."""
 
+import math
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from puna.reporting.blocks import Cell, Paragraph, Section, Table, plain, seconds
 from puna.reporting.run_folder import Artifact, RunFolder
 
-__all__ = ["costs", "limits", "peak_rss_bytes", "wall_seconds"]
+__all__ = ["busy_seconds", "costs", "limits", "peak_rss_bytes", "wall_seconds"]
 
 
 def wall_seconds(run: RunFolder) -> float:
-    """Sum over all stages."""
-    return sum(artifact.manifest.wall_seconds for artifact in run.artifacts)
+    """Time in which some stage was at work: stages that ran side by side count once, pauses not at all.
+
+    Manifests note a start to the second, so that is how exact each stage's part is.
+    """
+    manifests = [artifact.manifest for artifact in run.artifacts]
+    return busy_seconds([(datetime.fromisoformat(m.started).timestamp(), m.wall_seconds) for m in manifests])
+
+
+def busy_seconds(intervals: Sequence[tuple[float, float]]) -> float:
+    """Length of the union of intervals, each a start and a length in seconds."""
+    total, end = 0.0, -math.inf
+    for start, length in sorted(intervals):
+        total += max(0.0, start + length - max(start, end))
+        end = max(end, start + length)
+    return total
 
 
 def peak_rss_bytes(run: RunFolder) -> int:
@@ -25,7 +41,10 @@ def costs(run: RunFolder) -> Section:
     rows.append(
         (Cell("total"), Cell(""), Cell(seconds(wall_seconds(run))), _megabytes(peak_rss_bytes(run)), Cell(""))
     )
-    caption = "Wall time by stage; memory is the most the process had held by the end of the stage."
+    caption = (
+        "Wall time by stage; in the total, stages that ran side by side count once. "
+        "Memory is the most the process had held by the end of the stage."
+    )
     table = Table(caption, ("Stage", "Kind", "Time", "Memory", "Seed"), tuple(rows))
     first = ordered[0].manifest
     machine = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in _machine(first.hardware).items())
