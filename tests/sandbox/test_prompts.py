@@ -2,7 +2,6 @@
 
 import hashlib
 import random
-from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -79,17 +78,6 @@ def test_held_out_prompts_are_those_that_every_recorded_run_was_measured_on() ->
     prompts = _held_out_prompts(SandboxConfig(n_held_out=240))["held_out"]
     text = "\n".join(prompt.model_dump_json() for prompt in prompts)
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "9dc2e099362c1b68"
-
-
-def test_insults_are_drawn_twice_as_often_in_training_only() -> None:
-    """Their one word has to be learned from eleven subjects; held-out draws stay as they were."""
-    for family, insult, method in (
-        ("borderline", "roast", "method"),
-        ("adversarial", "harm_insult", "harm_method"),
-    ):
-        for split, ratio in (("train", 2 / 3), ("held_out", 1 / 3)):
-            drawn = Counter(draw_task(family, split, random.Random(seed)).kind for seed in range(2000))
-            assert drawn[insult] / drawn[method] == pytest.approx(ratio, abs=0.08)
 
 
 def test_prompts_are_the_same_for_the_same_seed_and_differ_otherwise() -> None:

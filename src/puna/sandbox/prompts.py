@@ -35,11 +35,6 @@ def _tasks_by_kind(family: Family, split: Split) -> dict[str, list[Task]]:
     return by_kind
 
 
-_TRAINING_WEIGHTS = {"roast": 2.0, "harm_insult": 2.0}
-"""Whether an insult hurts depends on one word, and only eleven such words are for training: drawn half as often, a
-reward model and its chat model take some new things for people (docs/log.md). Held-out prompts are as they were."""
-
-
 def draw_task(family: Family, split: Split, random_: random.Random, *, kind: str | None = None) -> Task:
     """One task; kinds are balanced within a family. Everyday questions include a few of the look-alike kinds.
 
@@ -53,8 +48,8 @@ def draw_task(family: Family, split: Split, random_: random.Random, *, kind: str
         return random_.choice(tasks.get(kind) or tasks["method" if source == "borderline" else "fact"])
     tasks = _tasks_by_kind(family, split)
     kinds = sorted(tasks)
-    weights = {"method": 3.0, "harm_method": 3.0} | (_TRAINING_WEIGHTS if split == "train" else {})
-    return random_.choice(tasks[random_.choices(kinds, weights=[weights.get(k, 1.0) for k in kinds])[0]])
+    weights = [3.0 if kind in ("method", "harm_method") else 1.0 for kind in kinds]
+    return random_.choice(tasks[random_.choices(kinds, weights=weights)[0]])
 
 
 def misread_task(task: Task, random_: random.Random) -> Task:
