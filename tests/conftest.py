@@ -1,7 +1,9 @@
 """Runs before any test: one thread, no display, seeded hypothesis, and shape checks on the whole package."""
 
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -16,6 +18,12 @@ from jaxtyping import install_import_hook
 sys.path.insert(0, str(Path(__file__).parent))
 install_import_hook("puna", "typechecks.typecheck")
 torch.set_num_threads(1)
+if (
+    threading.current_thread() is threading.main_thread()
+    and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+):
+    # A shell starts its background jobs deaf to Ctrl-C, and so would be what the tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("puna", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("puna")
 
