@@ -78,7 +78,8 @@ def transformers_(n_threads: int, is_compiled: bool) -> Measure:
     forward = torch.compile(model) if is_compiled else model
 
     def loss(tokens: Tensor, targets: Tensor) -> Tensor:
-        return forward(input_ids=tokens, labels=targets, shift_labels=targets).loss
+        shifted = targets.contiguous()  # some releases view it as one row
+        return forward(input_ids=tokens, labels=shifted, shift_labels=shifted).loss
 
     return _measure(_peer_step(model, loss), n_threads)
 
