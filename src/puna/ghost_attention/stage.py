@@ -122,12 +122,14 @@ class _Sampler:
                 for row in open_rows
             }
             asked = [row for row in open_rows if len(prompts[row]) <= self._room]
-            last_turns = [self._last_turn(scenarios[row], turn) for row in asked]
+            judged_after = None
+            if self._judge and self._config.judged_on == "last_turn":
+                judged_after = [self._last_turn(scenarios[row], turn) for row in asked]
             given = self._answer(
                 [scenarios[row].id for row in asked],
                 [prompts[row] for row in asked],
                 turn,
-                judged_after=last_turns if self._config.judged_on == "last_turn" else None,
+                judged_after=judged_after,
             )
             for row, answer in zip(asked, given, strict=True):
                 if answer is not None:
