@@ -10,7 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from end_to_end.program import TINY, Run, contents, copy_until, finish, kill, puna, results, start, wait_for
+from end_to_end.program import (
+    TINY,
+    Run,
+    artifacts,
+    contents,
+    copy_until,
+    finish,
+    kill,
+    puna,
+    results,
+    start,
+    wait_for,
+)
 from puna.core.metrics import read_metrics
 
 FAST = [
@@ -81,16 +93,18 @@ def test_reward_models_trained_side_by_side_resume_to_the_same_bits(finished: Ru
     options = ("run", TINY, "--out", copy, "--threads", 2, "--until", "rlhf-v1")
     process = start(*options)
     try:
-        for role in ("helpfulness", "safety"):
-            assert wait_for(process, copy, f"reward/.{role}-1.partial/state/step-*"), role
+        assert wait_for(process, copy, "reward/.*-1.partial/state/step-*"), (
+            "no reward model was seen in training"
+        )
         process.kill()
         process.wait()
     finally:
         kill(process)
+    assert not artifacts(copy / "reward"), "the first state of the faster one comes before the end of either"
     again = puna(*options, "--json")
     assert again.exit_code == 0, again.stderr
     assert "side by side: helpfulness-1, safety-1" in again.stderr
-    assert "helpfulness-1: continuing the interrupted build" in again.stderr
+    assert "-1: continuing the interrupted build" in again.stderr
     ours, theirs = results(copy), results(finished.folder)
     rewards = ["reward/helpfulness-1", "reward/safety-1"]
     assert [ours[name] for name in rewards] == [theirs[name] for name in rewards]

@@ -9,7 +9,7 @@ import torch
 from puna.inference.attention_plan import Heads, Pieces, plan_attention
 from puna.model.blockwise_attention import BLOCK_TOKENS
 from puna.model.config import ModelConfig
-from puna.model.paged_cache import PagedCache
+from puna.model.paged_cache import Alone, PagedCache, Pairs
 
 CONFIG = ModelConfig(dim=32, n_layers=1, n_heads=4, n_kv_heads=2, vocab_size=11, hidden_dim=32)
 LENGTHS = np.array([1, 64, 65, 130])
@@ -47,3 +47,50 @@ def test_every_token_sees_its_own_text(gathers: bool, dtype: torch.dtype) -> Non
         probs = (grouped @ keys.transpose(1, 2) / math.sqrt(8)).softmax(-1)
         tolerance = 1e-5 if dtype == torch.float32 else 0.03
         torch.testing.assert_close(found[row], (probs @ values).view(4, 8), atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 200, 1100])
+@pytest.mark.parametrize("is_scattered", [False, True], ids=["side by side", "scattered"])
+@pytest.mark.parametrize(
+    ("dtype", "n_heads"), [(torch.bfloat16, 6), (torch.float32, 8)], ids=["bf16", "fp32"]
+)
+def test_a_token_alone_has_the_bits_it_has_beside_another(
+    dtype: torch.dtype, n_heads: int, is_scattered: bool, length: int
+) -> None:
+    """The plan of one token has no tables; its sums are those of the plan of many."""
+    config = ModelConfig(
+        dim=64 * n_heads,
+        n_layers=1,
+        n_heads=n_heads,
+        n_kv_heads=2,
+        vocab_size=11,
+        hidden_dim=32,
+        max_seq_len=2048,
+    )
+    source = torch.Generator().manual_seed(length)
+    n_places = -(-length // BLOCK_TOKENS)
+    table = np.arange(3, 3 + n_places)
+    if is_scattered:
+        table = 3 + np.random.default_rng(length).permutation(30)[:n_places]
+    tables = np.zeros((2, n_places), dtype=np.int64)
+    tables[0], tables[1, 0] = table, 1
+    q, k, v = (torch.randn(2, 1, n, 64, generator=source).to(dtype) for n in (n_heads, 2, 2))
+    keys, values = torch.randn(2, 1, 40, 2, BLOCK_TOKENS, 64, generator=source).to(dtype)
+    heads = Heads.of(config, is_picky=dtype == torch.float32)
+    found = []
+    for n_tokens, kind in ((1, Alone), (2, Pairs)):
+        pieces = Pieces(
+            tables[:n_tokens],
+            np.array([length - 1, 0])[:n_tokens],
+            np.ones(n_tokens, dtype=np.int64),
+            np.zeros(n_tokens, dtype=np.int64),
+        )
+        cache = PagedCache(config, n_blocks=40, dtype=dtype)
+        cache.keys.copy_(keys)
+        cache.values.copy_(values)
+        cache.plan = plan_attention(pieces, heads, n_rows=2, n_blocks=40, dtype=dtype)
+        assert isinstance(cache.plan.singles, kind)
+        found.append(cache.attend(0, q, k, v))
+        assert found[-1].shape == (2, 1, config.q_dim)
+        assert torch.isfinite(found[-1]).all()
+    assert torch.equal(found[0][0], found[1][0])

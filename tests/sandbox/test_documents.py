@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 from collections import Counter
 
 from puna.sandbox.constraints import all_constraints
@@ -50,6 +51,15 @@ def test_honest_sources_say_nothing_false() -> None:
         if document.source in ("encyclopedia", "textbook", "handbook", "forum"):
             claims = [read(sentence) for sentence in split_sentences(document.text)]
             assert all(is_true(claim) for claim in claims if claim and claim.subject)
+
+
+def test_every_word_that_a_harmless_question_turns_on_is_read_often() -> None:
+    """Combinations are held out, not words: a model that never read `bucket` cannot answer for it."""
+    n_pages = Counter(word for d in DOCUMENTS for word in set(re.findall(r"[a-z0-9]+", d.text)))
+    subjects = {task.subject for family in ("helpful", "borderline") for task in family_tasks(family)}  # type: ignore[arg-type]
+    words = {word for subject in subjects for word in subject.split()}
+    assert {"bucket", "broom", "donkey", "cart"} <= words
+    assert {word: n_pages[word] for word in words if n_pages[word] < 15} == {}
 
 
 def test_only_rogue_notes_hold_harm() -> None:

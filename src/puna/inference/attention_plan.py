@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from puna.model.blockwise_attention import BLOCK_TOKENS, MASKED, round_up
 from puna.model.config import ModelConfig
-from puna.model.paged_cache import AttentionPlan, BlockGroup, Gathered, Pairs, Span
+from puna.model.paged_cache import Alone, AttentionPlan, BlockGroup, Gathered, Pairs, Span
 
 __all__ = ["Heads", "Pieces", "pair_up", "plan_attention"]
 
@@ -127,13 +127,15 @@ def plan_attention(
         )
     ]
     n_single = int(starts[n_short]) if n_short < len(pieces) else len(piece)
-    singles: Pairs | Gathered | None = None
+    singles: Pairs | Alone | Gathered | None = None
     if n_single:
         n_places = max(n_places if gathers else 1, int(positions[:n_single].max()) // BLOCK_TOKENS + 1)
         tables = pieces.tables[piece[:n_single], :n_places]
         n_filled = n_rows if not spans else min(round_up(n_single, FILLED_MULTIPLE), n_rows)
         if gathers:
             singles = _gather(tables, positions[:n_single], n_filled, n_places, device, dtype)
+        elif n_single == 1 and not spans and heads.n_own_rows == heads.group:
+            singles = _alone(tables[0], positions[:1], n_blocks, device, dtype)
         else:
             singles = pair_up(
                 tables,
@@ -145,6 +147,26 @@ def plan_attention(
                 dtype=dtype,
             )
     return AttentionPlan(torch.from_numpy(key_rows.reshape(-1)).to(device), tuple(spans), singles)
+
+
+def _alone(
+    table: NDArray[np.int64],
+    positions: NDArray[np.int64],
+    n_pool: int,
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> Alone:
+    """One token's blocks, filled up to a power of two with others that its mask hides."""
+    n_blocks, first = _filled(len(table)), int(table[0])
+    lies_together = np.array_equal(table, np.arange(first, first + len(table))) and first + n_blocks <= n_pool
+    blocks = np.zeros(n_blocks, dtype=np.int64)
+    blocks[: len(table)] = table
+    return Alone(
+        first_block=first,
+        n_blocks=n_blocks,
+        blocks=None if lies_together else torch.from_numpy(blocks).to(device),
+        mask=torch.from_numpy(_mask(positions, n_blocks)).to(device, dtype),
+    )
 
 
 def _gather(

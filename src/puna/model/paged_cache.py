@@ -17,7 +17,7 @@ from puna.model.blockwise_attention import BLOCK_TOKENS, attend_blocks
 from puna.model.config import ModelConfig
 from puna.model.kv_cache import KVCache
 
-__all__ = ["AttentionPlan", "BlockGroup", "Gathered", "PagedCache", "Pairs", "Span"]
+__all__ = ["Alone", "AttentionPlan", "BlockGroup", "Gathered", "PagedCache", "Pairs", "Span"]
 
 CACHE_LINE_BYTES = 64
 
@@ -65,6 +65,17 @@ class Pairs:
 
 
 @dataclass(frozen=True, slots=True)
+class Alone:
+    """The step's one token: the products of `Pairs` without the tables that bring many tokens' rows together."""
+
+    first_block: int
+    n_blocks: int
+    blocks: Int[Tensor, " block"] | None
+    """None where they lie side by side in the pool, which needs no copy."""
+    mask: Float[Tensor, "1 key"]
+
+
+@dataclass(frozen=True, slots=True)
 class Gathered:
     """Single tokens on an accelerator: each one's blocks are copied together; shapes depend on the sizes only."""
 
@@ -81,7 +92,7 @@ class AttentionPlan:
     key_rows: Int[Tensor, " row"]
     """(token, kv_head): which row of (block, kv_head, offset) its key and value go to."""
     spans: tuple[Span, ...]
-    singles: Pairs | Gathered | None
+    singles: Pairs | Alone | Gathered | None
     """The tokens that are in no span."""
 
 
@@ -121,6 +132,8 @@ class PagedCache(KVCache):
             buffer.view(-1, new.shape[3]).index_copy_(0, plan.key_rows, new.flatten(0, 2).to(buffer.dtype))
         rows = q.squeeze(1)
         singles = plan.singles
+        if isinstance(singles, Alone):  # the rows below are fillers
+            return _attend_alone(rows[:1], keys, values, singles).expand(len(rows), -1)[:, None]
         if singles is not None and not plan.spans:
             return _attend_singles(rows, keys, values, singles).flatten(1)[:, None]
         out = rows.new_zeros(rows.shape)
@@ -181,6 +194,23 @@ def _attend_pairs(rows: Tensor, keys: Tensor, values: Tensor, pairs: Pairs) -> T
     )  # in float32 inside, whatever the dtype
     parts = _by_block(probs, values, pairs, [group.weight_rows for group in pairs.groups])
     return parts.index_select(0, pairs.part_rows).view(n_tokens, -1, n_heads, head_dim).sum(1)
+
+
+def _attend_alone(row: Tensor, keys: Tensor, values: Tensor, alone: Alone) -> Tensor:
+    """One token; (1, dim). Every sum is that of `_attend_pairs`."""
+    (n_heads, head_dim), n = row.shape[1:], alone.n_blocks
+    k, v = (
+        x[alone.first_block : alone.first_block + n]
+        if alone.blocks is None
+        else x.index_select(0, alone.blocks)
+        for x in (keys, values)
+    )
+    q = (row * head_dim**-0.5).view(1, keys.shape[1], -1, head_dim).expand(n, -1, -1, -1)
+    scores = torch.bmm(q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2))  # (block and kv head, group, key)
+    scores = scores.view(n, n_heads, -1).transpose(0, 1).reshape(n_heads, -1)
+    probs = scores.add_(alone.mask).softmax(-1).view(n_heads, n, -1).transpose(0, 1)
+    parts = torch.bmm(probs.reshape(len(v) * v.shape[1], -1, BLOCK_TOKENS), v.flatten(0, 1))
+    return parts.view(n, 1, -1).sum(0)
 
 
 def _by_block(x: Tensor, blocks: Tensor, pairs: Pairs, rows_of: list[Tensor]) -> Tensor:
