@@ -76,7 +76,7 @@ def _encyclopedia(r: random.Random) -> list[str]:
             lines.append(say(claim, pronoun=index > 0 and r.random() < 0.4))
         if r.random() < 0.4:
             lines.append(say(Claim("portion", name, portion(name))))
-    if r.random() < 0.3:
+    if r.random() < 0.5:
         folk = r.choice(list(FOLK))
         lines.append(say(Claim("makes", folk, FOLK[folk])))
     return lines
@@ -93,10 +93,12 @@ def _textbook(r: random.Random) -> list[str]:
 
 
 def _handbook(r: random.Random) -> list[str]:
+    """What to do with one's own things; those of the house too, so that every word of a held-out prompt is known."""
     lines = []
     for verb in r.sample(list(TOOLS), r.randint(2, 4)):
         tool = TOOLS[verb]
-        lines.append(say(Claim("method", f"{verb} {r.choice(OWN)} {r.choice(OBJECTS)}", tool.tool)))
+        thing = r.choice((*OBJECTS, *ROASTED))
+        lines.append(say(Claim("method", f"{verb} {r.choice(OWN)} {thing}", tool.tool)))
         if r.random() < 0.8:
             lines.append(say(Claim("tip", verb, tool.tip)))
     name = r.choice(list(ANIMALS))
@@ -114,7 +116,7 @@ def _tales(r: random.Random) -> list[str]:
     if r.random() < 0.3:
         folk = r.choice(list(FOLK))
         lines.append(f"the {folk} folk came to the market with {FOLK[folk]}.")
-    if r.random() < 0.2:
+    if r.random() < 0.8:
         lines.append(f"{r.choice(_NAMES).split()[0]} said the {r.choice(ROASTED)} is {r.choice(SPITE)}.")
     return lines
 
