@@ -22,6 +22,7 @@ from puna.training.losses import next_token_loss
 from puna.training.optimizer import OptimizerConfig
 from puna.training.parallel import ParallelConfig, TorchrunRanks, make_sharded, torchrun
 from puna.training.parallel.ranks import SINGLE, Ranks
+from puna.training.speed import SpeedConfig
 from puna.training.task import LossSum
 
 MODEL = ModelConfig(dim=32, n_layers=2, n_heads=4, n_kv_heads=2, vocab_size=50, hidden_dim=44, max_seq_len=32)
@@ -47,6 +48,8 @@ ON_FOUR = {"fsdp_and_tp": ParallelConfig(tp=2), "hybrid_of_four": ParallelConfig
 """Two axes of two."""
 LOW = ("fsdp_bf16", "tp_bf16")
 """The same in bfloat16 products."""
+CHECKPOINTED = ("fsdp_full", "fsdp_selective", "tp_full", "tp_selective")
+"""The same with blocks that keep less for their backward passes: gathered or cut weights are met there again."""
 
 
 class CountingTask:
@@ -115,9 +118,12 @@ def main(folder: Path, names: Sequence[str]) -> None:
     torch.set_num_threads(1)
     with torchrun(ParallelConfig(), torch.device("cpu")) as first:
         for name in names:
-            layout = name.split("-from-")[0].removesuffix("_bf16")
+            layout, loop = name.split("-from-")[0].removesuffix("_bf16"), LOW_LOOP if name in LOW else LOOP
+            if name in CHECKPOINTED:
+                layout, mode = name.split("_")
+                loop = LOOP.model_copy(update={"speed": SpeedConfig.model_validate({"checkpointing": mode})})
             ranks = TorchrunRanks((LAYOUTS | ON_FOUR)[layout], torch.device("cpu"))
-            tensors = train(folder / name, ranks, loop=LOW_LOOP if name in LOW else LOOP)
+            tensors = train(folder / name, ranks, loop=loop)
             if first.is_writer:
                 torch.save(tensors, folder / name / "tensors.pt")
 

@@ -19,7 +19,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("layouts")
     torch.save(program.train(folder / "single"), folder / "single" / "tensors.pt")
     program.train(folder / "single_bf16", loop=program.LOW_LOOP)
-    launch(folder, [*program.LAYOUTS, *program.LOW])
+    launch(folder, [*program.LAYOUTS, *program.LOW, *program.CHECKPOINTED])
     launch(folder, list(program.ON_FOUR), n=4)
     again = [f"{layout}-from-{origin}" for layout in ORIGINS[1:] for origin in ORIGINS if origin != layout]
     for name in [*again, *(f"single-from-{origin}" for origin in ORIGINS[1:])]:
@@ -69,6 +69,13 @@ def test_each_goes_on_from_the_state_of_each(runs: Path, layout: str, origin: st
     ours, expected = program.losses(runs / name), program.losses(runs / "single")
     assert ours == pytest.approx(expected, rel=1e-5)
     assert ours[: program.SAVED_STEP] == program.losses(runs / origin)[: program.SAVED_STEP], "it went on"
+
+
+@pytest.mark.parametrize("name", program.CHECKPOINTED)
+def test_activation_checkpointing_changes_no_bit_of_a_layout(runs: Path, name: str) -> None:
+    layout = name.split("_")[0]
+    assert program.losses(runs / name) == program.losses(runs / layout)
+    assert program.gradient_norms(runs / name) == program.gradient_norms(runs / layout)
 
 
 @pytest.mark.parametrize("layout", program.LOW)
