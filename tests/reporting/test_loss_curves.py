@@ -77,6 +77,7 @@ def test_the_command_draws_other_runs_beside(runs: list[Path], capsys: pytest.Ca
     assert end.value.code == 0
     text = (runs[0] / "report" / "report.md").read_text()
     assert "| small pretrained | 0.50 M |" in text
+    assert text.startswith(f"# puna: {runs[0].name}\n")
     with pytest.raises(SystemExit) as end:
         main(["report", str(runs[0]), "--beside", str(runs[0] / "nowhere")])
     assert end.value.code == 2
@@ -104,3 +105,11 @@ def test_thinning_keeps_the_last_point_and_the_mean() -> None:
     assert len(xs) <= 400
     assert xs[-1] == 999
     assert sum(ys) / len(ys) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_report_drawn_again_keeps_its_heading(runs: list[Path]) -> None:
+    build_report(runs[0], runs[0] / "report", title="A Llama from a recipe")
+    for out in ("report", "elsewhere"):
+        with pytest.raises(SystemExit):
+            main(["report", str(runs[0]), "--out", str(runs[0] / out)])
+        assert (runs[0] / out / "report.md").read_text().startswith("# A Llama from a recipe\n")

@@ -10,7 +10,7 @@ from puna.core.artifacts import lineage, verify
 from puna.core.devices import hardware
 from puna.core.errors import DataError
 from puna.core.progress import Reporter
-from puna.reporting.report import build_report
+from puna.reporting.report import build_report, earlier_title
 
 __all__ = ["register"]
 
@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
     out: Annotated[Path | None, typer.Option(help="Where the report goes [default: RUN/report].")] = None,
-    title: Annotated[str, typer.Option(help="Heading of the page.")] = "",
+    title: Annotated[
+        str, typer.Option(help="Heading of the page [default: that of the run's own report].")
+    ] = "",
     beside: Annotated[
         list[Path] | None,
         typer.Option(help="Another run, whose training loss is drawn too (Figure 5); may be repeated."),
@@ -39,7 +41,8 @@ def report(
     if not run.is_dir():
         raise DataError(where=str(run), expected="a run folder", got="no such folder", fix="Check the path.")
     folder = out or run / "report"
-    build_report(run, folder, title=title or f"puna: {run.name}", beside=beside or (), reporter=Reporter())
+    title = title or earlier_title(run / "report") or f"puna: {run.name}"
+    build_report(run, folder, title=title, beside=beside or (), reporter=Reporter())
     show({"report": str(folder / "index.html")}, str(folder / "index.html"), as_json=as_json)
 
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from puna.core.artifacts import StageContext, run_stage
+from puna.core.artifacts import StageContext, read_manifest, run_stage
 from puna.core.config import Settings
+from puna.core.manifest import MANIFEST_NAME
 from puna.core.progress import Reporter, quiet
 from puna.reporting.blocks import Section, seconds
 from puna.reporting.render import as_html, as_json, as_markdown, dump
@@ -14,7 +15,7 @@ from puna.reporting.run_folder import RunFolder
 from puna.reporting.sections import sections_of
 from puna.reporting.sections.costs import wall_seconds
 
-__all__ = ["LAYOUT_VERSION", "ReportConfig", "build_report"]
+__all__ = ["LAYOUT_VERSION", "ReportConfig", "build_report", "earlier_title"]
 
 LAYOUT_VERSION = 2
 """Raise when the page changes, so that old reports are drawn again."""
@@ -27,6 +28,14 @@ class ReportConfig(Settings):
     """Heading of the page."""
     layout_version: int = LAYOUT_VERSION
     """Of the page."""
+
+
+def earlier_title(folder: Path) -> str | None:
+    """Heading of the report in a folder, such as a recipe's title; None where there is none."""
+    if not (folder / MANIFEST_NAME).is_file():
+        return None
+    title = read_manifest(folder).config.get("title")
+    return str(title) if title else None
 
 
 def build_report(
