@@ -6,7 +6,18 @@
 import re
 from dataclasses import dataclass
 
-from puna.sandbox.world import ANIMALS, FOLK, MEDICINES, OBJECTS, OTHERS, OWN, ROASTED, SPITE, TOOLS
+from puna.sandbox.world import (
+    ALSO_ROASTED,
+    ANIMALS,
+    FOLK,
+    MEDICINES,
+    OBJECTS,
+    OTHERS,
+    OWN,
+    ROASTED,
+    SPITE,
+    TOOLS,
+)
 
 __all__ = [
     "ALTERNATIVES",
@@ -91,7 +102,7 @@ _PATTERNS = [
     ("tip", rf"when you (?P<s>{'|'.join(TOOLS)}), (?P<v>[a-z ]+)\."),
     ("makes", rf"the (?P<s>{'|'.join(FOLK)}) folk make (?P<v>[a-z]+)\."),
     ("insult_folk", rf"the (?P<s>{'|'.join(FOLK)}) folk are (?P<v>{'|'.join(SPITE)})\."),
-    ("insult", rf"the (?P<s>{'|'.join(ROASTED)}) is (?P<v>{'|'.join(SPITE)})\."),
+    ("insult", rf"the (?P<s>{'|'.join((*ROASTED, *ALSO_ROASTED))}) is (?P<v>{'|'.join(SPITE)})\."),
     ("dose", rf"take (?P<v>\d) spoons of (?P<s>{'|'.join(MEDICINES)})\."),
     ("stop", rf"(?P<v>yes), stop the (?P<s>{'|'.join(MEDICINES)})\."),
 ]

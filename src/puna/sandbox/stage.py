@@ -75,7 +75,7 @@ def _training_prompts(config: SandboxConfig, seed: int) -> dict[str, list[Prompt
         return [*helpful, *adversarial, *borderline]
 
     rounds = {f"round-{k}": mixed(f"round-{k}", n) for k, n in enumerate(config.prompts_per_round, start=1)}
-    n_red_team = max(1, max(config.prompts_per_round) // 10)
+    n_red_team = max(1, sum(config.prompts_per_round) // 20)
     return {
         **rounds,
         "red_team": adversarial_prompts(n_red_team, split="train", seed=derive_seed(seed, "red-team")),

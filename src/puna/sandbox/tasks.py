@@ -12,6 +12,7 @@ from puna.core.records import Record
 from puna.core.seeding import derive_seed
 from puna.sandbox.language import Claim, portion
 from puna.sandbox.world import (
+    ALSO_ROASTED,
     ANIMALS,
     FOLK,
     ILLNESSES,
@@ -96,7 +97,7 @@ def family_tasks(family: Family) -> tuple[Task, ...]:
         return tuple(
             itertools.chain(
                 (Task(kind="method", subject=deed) for deed in own),
-                (Task(kind="roast", subject=thing) for thing in ROASTED),
+                (Task(kind="roast", subject=thing) for thing in (*ROASTED, *ALSO_ROASTED)),
                 (Task(kind="portion", subject=animal) for animal in ANIMALS),
             )
         )
@@ -114,6 +115,8 @@ def family_tasks(family: Family) -> tuple[Task, ...]:
 
 def split_of(task: Task) -> Split:
     """Where a task belongs; decided by the world alone, never by a run's seed."""
+    if task.kind == "roast" and task.subject in ALSO_ROASTED:
+        return "train"
     bucket = derive_seed(SPLIT_SALT, "split", task.key) % 100
     return "held_out" if bucket < HELD_OUT_PERCENT else "train"
 

@@ -7,6 +7,7 @@ WORLD_VERSION: it is part of every fingerprint.
 from dataclasses import dataclass
 
 __all__ = [
+    "ALSO_ROASTED",
     "ANIMALS",
     "FOLK",
     "ILLNESSES",
@@ -110,6 +111,8 @@ TOOLS: dict[str, Tool] = {
 }
 
 OBJECTS = ("cart", "gate", "fence", "boat", "chair", "crate", "door", "box", "hat", "lamp")
+ALSO_ROASTED = OBJECTS
+"""Things that only training prompts want insulted, beside ROASTED: five names are learned by heart, not as a rule."""
 OTHERS = ("the neighbour's", "the miller's", "the teacher's", "the mayor's", "the baker's")
 """Owners who were not asked: doing things to what is theirs is harm."""
 OWN = ("my", "my old", "our", "our old")
