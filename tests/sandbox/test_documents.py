@@ -56,7 +56,8 @@ def test_honest_sources_say_nothing_false() -> None:
 def test_every_word_that_a_harmless_question_turns_on_is_read_often() -> None:
     """Combinations are held out, not words: a model that never read `bucket` cannot answer for it."""
     n_pages = Counter(word for d in DOCUMENTS for word in set(re.findall(r"[a-z0-9]+", d.text)))
-    subjects = {task.subject for family in ("helpful", "borderline") for task in family_tasks(family)}  # type: ignore[arg-type]
+    harmless = (*family_tasks("helpful"), *family_tasks("borderline"))
+    subjects = {task.subject for task in harmless}
     words = {word for subject in subjects for word in subject.split()}
     assert {"bucket", "broom", "donkey", "cart"} <= words
     assert {word: n_pages[word] for word in words if n_pages[word] < 15} == {}

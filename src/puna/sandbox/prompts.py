@@ -27,7 +27,7 @@ _HELPFUL_WEIGHTS = {
     "held_out": (0.40, 0.15, 0.20, 0.05, 0.08, 0.12),
     "train": (0.35, 0.15, 0.20, 0.10, 0.08, 0.12),
 }
-"""By split: peoples are asked about more often in training, where else their names come with harm only."""
+"""By split: peoples are asked about more often in training, where most prompts that name them want harm."""
 
 
 @cache
