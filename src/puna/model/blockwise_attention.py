@@ -82,6 +82,11 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     )  # (batch, kv_head, row, head_dim)
     scores = (grouped @ k.transpose(2, 3)).view(*q.shape[:3], n_keys)
     probs = (scores + mask).softmax(dim=-1, dtype=torch.float32).type_as(v).view(*grouped.shape[:3], n_keys)
-    blocks = range(0, n_keys, BLOCK_TOKENS)
-    parts = [probs[..., b : b + BLOCK_TOKENS] @ v[:, :, b : b + BLOCK_TOKENS] for b in blocks]
-    return (parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)).view_as(q)
+    n_blocks = n_keys // BLOCK_TOKENS
+    weights, values = probs.unflatten(-1, (n_blocks, BLOCK_TOKENS)), v.unflatten(2, (n_blocks, BLOCK_TOKENS))
+    if torch.is_grad_enabled():  # views: copies of the probabilities would be kept for the gradient
+        parts = torch.stack([weights[:, :, :, b] @ values[:, :, b] for b in range(n_blocks)])
+    else:
+        first = (weights.permute(3, 0, 1, 2, 4), values.permute(2, 0, 1, 3, 4))
+        parts = torch.bmm(*(x.flatten(0, 2) for x in first))
+    return parts.view(n_blocks, *q.shape).sum(0)
