@@ -2,13 +2,15 @@
 
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
+from sentencepiece import SentencePieceTrainer
 
-from puna.core.errors import ConfigError, DataError
+from puna.core.errors import CheckpointError, ConfigError, DataError
 from puna.core.records import write_records
 from puna.model.checkpoint import load_model
 from puna.supervised_finetuning import FinetuningConfig, finetune
@@ -137,6 +139,25 @@ def test_rows_longer_than_the_context_are_refused(config, base_model, folder, tm
     longer = config.model_copy(update={"seq_len": 129})
     with pytest.raises(ConfigError, match="context of 128 tokens"):
         finetune(longer, base_model=base_model, dialogs=[folder], out=tmp_path / "sft", seed=0)
+
+
+def test_a_tokenizer_that_cannot_be_saved_is_refused_before_training(
+    config, base_model, folder, tmp_path
+) -> None:
+    base = Path(shutil.copytree(base_model, tmp_path / "base"))
+    (base / "tokenizer.json").unlink()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["the llama eats the grass"] * 20),
+        model_prefix=str(base / "tokenizer"),
+        model_type="unigram",
+        vocab_size=310,
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    with pytest.raises(CheckpointError, match="a unigram model that encodes differently"):
+        finetune(config, base_model=base, dialogs=[folder], out=tmp_path / "sft", seed=0)
+    assert not list(tmp_path.rglob("metrics.jsonl"))
 
 
 def test_paper_defaults_survive_a_partial_recipe() -> None:

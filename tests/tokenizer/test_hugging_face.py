@@ -5,7 +5,7 @@ from pathlib import Path
 import jinja2
 import pytest
 import transformers
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceTrainer
 
@@ -135,26 +135,54 @@ def other_model(folder: Path, **options: object) -> Path:
     return folder / "other.model"
 
 
-@pytest.mark.parametrize("options", [{"normalization_rule_name": "nfkc"}, {"model_type": "unigram"}])
-def test_what_cannot_be_converted_is_refused(tmp_path: Path, options: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"normalization_rule_name": "nfkc"}, "a BPE model that changes letters"),
+        ({"model_type": "unigram"}, "a unigram model"),
+    ],
+)
+def test_what_cannot_be_converted_is_refused(tmp_path: Path, options: dict[str, object], kind: str) -> None:
     path = other_model(tmp_path, **options)
     assert Tokenizer.load(path).decode(Tokenizer.load(path).encode("the llama")) == "the llama"
-    with pytest.raises(CheckpointError, match="encodes differently"):
+    with pytest.raises(CheckpointError, match=f"{kind} that encodes differently"):
         Tokenizer.load(path).save(tmp_path / "saved", max_seq_len=64)
-    assert not list((tmp_path / "saved").iterdir())
+    assert not (tmp_path / "saved").exists()
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"add_dummy_prefix": False}, {"bos_id": -1}, {"split_by_whitespace": False}],
+    [
+        {"add_dummy_prefix": False},
+        {"bos_id": -1},
+        {"split_by_whitespace": False},
+        {"remove_extra_whitespaces": True},
+        {"remove_extra_whitespaces": True, "add_dummy_prefix": False},
+    ],
 )
 def test_other_models_are_converted_too(tmp_path: Path, options: dict[str, object]) -> None:
     ours = Tokenizer.load(other_model(tmp_path, **options))
     theirs = load_with_transformers(ours, tmp_path / "saved")
-    for text in [*ADVERSARIAL, "the llama eats  the grass"]:
+    for text in [*ADVERSARIAL, "the llama eats  the grass", " a\n b  ", "   "]:
         ids = ours.encode(text)
         assert theirs(text, add_special_tokens=False).input_ids == ids
-        assert ours.decode(ids) == text.replace("\u2581", " ")
+        if not options.get("remove_extra_whitespaces"):
+            assert ours.decode(ids) == text.replace("\u2581", " ")
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["dummy prefix", "no prefix"])
+def space_remover(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("spaces")
+    options = {"remove_extra_whitespaces": True, "add_dummy_prefix": request.param}
+    ours = Tokenizer.load(other_model(folder, **options))
+    return ours, load_with_transformers(ours, folder / "saved")
+
+
+@given(st.text("ab \u2581\n\t", max_size=30) | TEXT)
+def test_extra_spaces_are_removed_alike(space_remover, text: str) -> None:
+    ours, theirs = space_remover
+    assume(not any(control in text for control in CONTROLS))
+    assert theirs(text, add_special_tokens=False).input_ids == ours.encode(text)
 
 
 @pytest.mark.real

@@ -58,6 +58,7 @@ def pretrain(
         validation (loss and perplexity per source), steps, tokens and n_parameters.
     """
     loaded = Tokenizer.load(tokenizer)
+    loaded.check_can_be_saved()
     model = config.model_config_for(loaded.vocab_size)
     if isinstance(ranks, TorchrunRanks):
         ranks.check(model, config.loop_for())

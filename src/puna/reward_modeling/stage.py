@@ -83,6 +83,7 @@ def _build(
     context: StageContext,
 ) -> dict[str, Any]:
     tokenizer = Tokenizer.load(chat_model)
+    tokenizer.check_can_be_saved()
     if previous:
         model = load_score_model(previous)
     else:

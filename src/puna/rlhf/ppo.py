@@ -94,6 +94,7 @@ def _load(
 ) -> tuple[PPOModels, Tokenizer]:
     device = pick_device(config.device)
     tokenizer = Tokenizer.load(policy)
+    tokenizer.check_can_be_saved()
     model = load_model(policy, device=device)
     judges = load_reward_models(reward_models, tokenizer, device=device)
     models = PPOModels(

@@ -59,7 +59,9 @@ def finetune(
 def _build(
     config: FinetuningConfig, base_model: Path, dialogs: Sequence[Path], context: StageContext
 ) -> dict[str, Any]:
-    tokenizer, model = Tokenizer.load(base_model), load_model(base_model)
+    tokenizer = Tokenizer.load(base_model)
+    tokenizer.check_can_be_saved()
+    model = load_model(base_model)
     if config.seq_len > model.config.max_seq_len:
         raise ConfigError(
             where="seq_len",

@@ -8,7 +8,7 @@ SentencePiece's dummy prefix and its escaped spaces. One thing differs by that s
 from collections.abc import Iterator
 
 from sentencepiece import SentencePieceProcessor
-from tokenizers import AddedToken, decoders, models, normalizers, processors
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, processors
 from tokenizers import Tokenizer as FastTokenizer
 
 from puna.core.errors import CheckpointError
@@ -17,6 +17,7 @@ from puna.tokenizer.word_cache import SPACE
 __all__ = ["check_conversion", "fast_tokenizer"]
 
 PROBE_PIECES = 500
+MAX_SHOWN_CHARS = 40
 
 
 def check_conversion(processor: SentencePieceProcessor, fast: FastTokenizer, *, name: str) -> None:
@@ -30,8 +31,9 @@ def check_conversion(processor: SentencePieceProcessor, fast: FastTokenizer, *, 
             raise CheckpointError(
                 where=name,
                 expected="a SentencePiece BPE model with byte fallback and without normalization",
-                got="one that encodes differently",
-                fix="Train the tokenizer with this program's settings, or use a Llama 2 tokenizer.model.",
+                got=f"{_kind(processor)} that encodes differently as a tokenizer.json, {_short(probe)} for one",
+                fix="No exact tokenizer.json can be written, so no model can be saved with it. Give a folder with "
+                "its makers' tokenizer.json and no tokenizer.model, or train a tokenizer with this program.",
             )
 
 
@@ -50,20 +52,38 @@ def fast_tokenizer(processor: SentencePieceProcessor) -> FastTokenizer:
     )
     controls = [pieces[token_id] for token_id in sorted({unk_id, bos_id, eos_id} - {-1})]
     fast.add_special_tokens([AddedToken(control, normalized=False, special=True) for control in controls])
-    escape = normalizers.Replace(" ", SPACE)
+    removes_spaces = not processor.normalize("a ").endswith((" ", SPACE))
+    steps: list[normalizers.Normalizer] = []
+    if removes_spaces:
+        steps += [normalizers.Replace(Regex(r"\A +"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     join = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     if pieces[processor.encode("a")[0]].startswith(SPACE):
-        fast.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), escape])
+        steps.append(normalizers.Prepend(SPACE))
         fast.decoder = decoders.Sequence([*join, decoders.Strip(content=" ", left=1, right=0)])
     else:
-        fast.normalizer = escape
         fast.decoder = decoders.Sequence(join)
+    steps.append(normalizers.Replace(" ", SPACE))
+    if removes_spaces:  # at the end those too that were typed as U+2581
+        steps.append(normalizers.Replace(Regex(rf"{SPACE}+\z"), ""))
+    fast.normalizer = normalizers.Sequence(steps)
     if bos_id >= 0:
         bos = pieces[bos_id]
         fast.post_processor = processors.TemplateProcessing(
             single=f"{bos}:0 $A:0", pair=f"{bos}:0 $A:0 {bos}:1 $B:1", special_tokens=[(bos, bos_id)]
         )
     return fast
+
+
+def _kind(processor: SentencePieceProcessor) -> str:
+    if not all(processor.get_score(i).is_integer() for i in _normal_ids(processor)):  # a BPE score is a rank
+        return "a unigram model"
+    return (
+        "a BPE model that changes letters" if not processor.normalize("\ufb01").endswith("\ufb01") else "one"
+    )
+
+
+def _short(probe: str) -> str:
+    return repr(probe if len(probe) <= MAX_SHOWN_CHARS else probe[:MAX_SHOWN_CHARS] + "...")
 
 
 def _normal_ids(processor: SentencePieceProcessor) -> Iterator[int]:

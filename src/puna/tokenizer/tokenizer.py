@@ -10,6 +10,7 @@ from puna.tokenizer.backend import check_ids
 from puna.tokenizer.chat_format import ChatFormat, Llama2Chat, chat_template, is_llama2_template
 from puna.tokenizer.chat_template import ChatTemplate
 from puna.tokenizer.guard import GuardedTokenizer
+from puna.tokenizer.hugging_face import check_conversion
 from puna.tokenizer.json_backend import JsonBackend, n_ids
 from puna.tokenizer.sentencepiece_backend import SentencePieceBackend
 from puna.tokenizer.special_tokens import SideFiles, read_side_files, special_tokens
@@ -152,6 +153,15 @@ class Tokenizer:
         check_ids(ids, self.vocab_size)
         return [self._backend.piece(token_id) for token_id in ids]
 
+    def check_can_be_saved(self) -> None:
+        """Find out before hours of training what `save` would say after them.
+
+        Raises:
+            CheckpointError: as `save`.
+        """
+        if isinstance(self._backend, SentencePieceBackend):
+            check_conversion(self._backend.processor, self._backend.fast, name=self._name)
+
     def save(self, folder: Path, *, max_seq_len: int) -> None:
         """Write tokenizer.model, what other software reads (tokenizer.json, its configs), and the chat template.
 
@@ -160,8 +170,10 @@ class Tokenizer:
         Args:
             max_seq_len: The model's context in tokens, recorded for that software.
         Raises:
-            CheckpointError: the SentencePiece model cannot be converted, so that tokenizer.json would not equal it.
+            CheckpointError: the SentencePiece model cannot be converted, so that tokenizer.json would not equal it,
+                as where text is normalized, and for unigram models.
         """
+        self.check_can_be_saved()
         folder.mkdir(parents=True, exist_ok=True)
         template = self._files.chat_template or chat_template(self._controls)
         config = {
@@ -172,7 +184,7 @@ class Tokenizer:
         if isinstance(self._backend, JsonBackend):
             write_imported(self._backend.content, self._files, config, folder)
         else:
-            write_sentencepiece(self._backend, config, folder, name=self._name)
+            write_sentencepiece(self._backend, config, folder)
 
     def _role(self, token_id: int | None, role: str) -> int:
         if token_id is None:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from puna.tokenizer.hugging_face import check_conversion
 from puna.tokenizer.sentencepiece_backend import SentencePieceBackend
 from puna.tokenizer.special_tokens import SideFiles
 
@@ -17,19 +16,14 @@ CONFIG_FILE = "tokenizer_config.json"
 SPECIALS_FILE = "special_tokens_map.json"
 
 
-def write_sentencepiece(
-    backend: SentencePieceBackend, config: Mapping[str, Any], folder: Path, *, name: str
-) -> None:
+def write_sentencepiece(backend: SentencePieceBackend, config: Mapping[str, Any], folder: Path) -> None:
     """tokenizer.model, a tokenizer.json that equals it, and their configs.
 
     Args:
         config: The tokens with a role, the context length and the chat template.
-    Raises:
-        CheckpointError: the conversion would give other ids than the SentencePiece model itself.
     """
-    check_conversion(backend.processor, backend.fast, name=name)
-    specials = {key: value for key, value in config.items() if key.endswith("_token")}
     _write_json(folder / TOKENIZER_JSON, json.loads(backend.fast.to_str()))
+    specials = {key: value for key, value in config.items() if key.endswith("_token")}
     # LlamaTokenizer would build another backend and ignore the normalizer of tokenizer.json.
     flags = {"add_bos_token": True, "add_eos_token": False, "clean_up_tokenization_spaces": False}
     _write_json(folder / CONFIG_FILE, {"tokenizer_class": "PreTrainedTokenizerFast", **config, **flags})

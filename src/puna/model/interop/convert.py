@@ -192,7 +192,10 @@ def _size(target: Path) -> int:
 
 
 def _check_tokenizer(stream: TensorSource, source: Path) -> None:
-    if stream.tokenizer is not None and stream.tokenizer.vocab_size > stream.config.vocab_size:
+    if stream.tokenizer is None:
+        return
+    stream.tokenizer.check_can_be_saved()
+    if stream.tokenizer.vocab_size > stream.config.vocab_size:
         expected = f"a tokenizer of at most {stream.config.vocab_size} tokens, as the model has"
         raise broken(source, expected, f"{stream.tokenizer.vocab_size}")
 
