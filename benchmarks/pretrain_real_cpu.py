@@ -2,7 +2,7 @@
 
     perplexity_SOURCE    of held-out text of each source (aim: ratio >= 1, which is peer / ours)
     perplexity_all       of all sources together
-    tokens_per_second    while training
+    tokens_per_second    while training, where both sides had as many threads
 
 Both sides see the same rows in the same order, the same AdamW, schedule, clipping and bfloat16 autocast; each has its
 own model code, initial weights and loss. Perplexity is measured by one function in float32 for both. The token budget
@@ -249,6 +249,7 @@ def side(name: str, out: Path, size: ModelConfig, config: PretrainingConfig, rep
     record = {
         "steps": config.loop.n_steps,
         "tokens": config.loop.n_steps * BATCH_ROWS * SEQ_LEN,
+        "threads": torch.get_num_threads(),
         "held_out": measured,
         "seconds_of_this_call": time.monotonic() - started,
         **numbers,
@@ -257,7 +258,7 @@ def side(name: str, out: Path, size: ModelConfig, config: PretrainingConfig, rep
 
 
 def figures(results: Mapping[str, Any]) -> list[Figure]:
-    """Perplexity by source and in all, then speed; above 1, ours is better. One training a side, so n is 1."""
+    """Perplexity by source and in all, then speed where threads are equal; above 1, ours is better. n is 1."""
     rows = {}
     sides = [results[name]["held_out"] for name in ("ours", "peer")]
     for source in sides[0]:
@@ -270,8 +271,10 @@ def figures(results: Mapping[str, Any]) -> list[Figure]:
         made.append(
             compare(f"perplexity_{source}", *([v] for v in values), unit=unit, is_higher_better=False)
         )
-    speeds = ([results[name]["tokens_per_second"]] for name in ("ours", "peer"))
-    return [*made, compare("tokens_per_second", *speeds, unit="tokens/s")]
+    if results["ours"]["threads"] == results["peer"]["threads"]:
+        speeds = ([results[name]["tokens_per_second"]] for name in ("ours", "peer"))
+        made.append(compare("tokens_per_second", *speeds, unit="tokens/s"))
+    return made
 
 
 def main() -> None:
@@ -306,7 +309,6 @@ def main() -> None:
         "tokens": results["ours"]["tokens"],
         "tokens_in_corpus": shards["n_train_tokens"],
         "dtype": "bfloat16",
-        "threads": given.threads,
         "sides": results,
     }
     finish("pretrain_real_cpu", figures(results), save=given.save, **facts)
