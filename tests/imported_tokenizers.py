@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from sentencepiece import SentencePieceTrainer
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 CONTROLS = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>", "<|system|>",
@@ -107,3 +108,17 @@ def write_model_folder(
         content["chat_template"] = template
     (folder / "tokenizer_config.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
+
+
+def put_unigram_model(folder: Path) -> None:
+    """In place of the folder's tokenizer a SentencePiece one of which no exact tokenizer.json can be made."""
+    (folder / "tokenizer.json").unlink()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["the llama eats the grass"] * 20),
+        model_prefix=str(folder / "tokenizer"),
+        model_type="unigram",
+        vocab_size=290,
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from sentencepiece import SentencePieceTrainer
 
+from imported_tokenizers import put_unigram_model
 from puna.core.errors import CheckpointError, ConfigError, DataError
 from puna.core.records import write_records
 from puna.model.checkpoint import load_model
@@ -145,16 +145,7 @@ def test_a_tokenizer_that_cannot_be_saved_is_refused_before_training(
     config, base_model, folder, tmp_path
 ) -> None:
     base = Path(shutil.copytree(base_model, tmp_path / "base"))
-    (base / "tokenizer.json").unlink()
-    SentencePieceTrainer.train(
-        sentence_iterator=iter(["the llama eats the grass"] * 20),
-        model_prefix=str(base / "tokenizer"),
-        model_type="unigram",
-        vocab_size=310,
-        byte_fallback=True,
-        hard_vocab_limit=False,
-        minloglevel=2,
-    )
+    put_unigram_model(base)
     with pytest.raises(CheckpointError, match="a unigram model that encodes differently"):
         finetune(config, base_model=base, dialogs=[folder], out=tmp_path / "sft", seed=0)
     assert not list(tmp_path.rglob("metrics.jsonl"))

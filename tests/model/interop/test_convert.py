@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from conversions import assert_same_bits, run, weights
+from imported_tokenizers import put_unigram_model
 from puna.core.errors import CheckpointError, ConfigError, RecipeError
 from puna.model.checkpoint import save_model
 from puna.model.config import ModelConfig
@@ -101,6 +102,16 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match="a tokenizer of at most 290 tokens"):
         run(folder, tmp_path / "out", "hf")
+
+
+def test_a_tokenizer_that_cannot_be_saved_is_refused_before_anything_is_written(
+    make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    folder = make_folder()
+    put_unigram_model(folder)
+    with pytest.raises(CheckpointError, match="a unigram model that encodes differently"):
+        run(folder, tmp_path / "out", "meta")
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_any_folder_name_is_a_plain_target(make_folder: MakeFolder, tmp_path: Path) -> None:
