@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -157,6 +158,15 @@ def test_bad_lines_and_repeated_ids_are_named(documents: Path, tmp_path: Path) -
 def test_two_sources_of_one_name_are_refused() -> None:
     with pytest.raises(ValidationError, match="same name"):
         DataConfig(sources=(SourceConfig(name="a"), SourceConfig(name="a")))
+
+
+def test_two_thousand_pages_take_less_than_four_seconds() -> None:
+    """Ten thousand in ten seconds without the checks that tests put on every call, twice as long with them."""
+    pages = corpus(2_000)
+    started = time.process_time()
+    verdicts = judge(pages, FilterConfig(quality=SHORT.quality), is_prose=lambda name: True)
+    assert len(verdicts) == 2_000
+    assert time.process_time() - started < 4
 
 
 def test_four_times_the_pages_are_at_most_five_times_the_work() -> None:

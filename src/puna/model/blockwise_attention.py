@@ -87,6 +87,6 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     if torch.is_grad_enabled():  # views: copies of the probabilities would be kept for the gradient
         parts = torch.stack([weights[:, :, :, b] @ values[:, :, b] for b in range(n_blocks)])
     else:
-        first = (weights.permute(3, 0, 1, 2, 4), values.permute(2, 0, 1, 3, 4))
-        parts = torch.bmm(*(x.flatten(0, 2) for x in first))
+        by_block = (weights.permute(3, 0, 1, 2, 4), values.permute(2, 0, 1, 3, 4))
+        parts = torch.bmm(*(x.flatten(0, 2) for x in by_block))
     return parts.view(n_blocks, *q.shape).sum(0)
