@@ -24,8 +24,10 @@ from puna.core.devices import hardware, peak_rss_bytes
 from puna.core.errors import CheckpointError, ConfigError, DataError
 from puna.core.fingerprint import hash_file
 from puna.core.locking import run_lock
+from puna.core.machine import Machine
 from puna.core.manifest import (
     MANIFEST_NAME,
+    SCHEMA_VERSION,
     FileReference,
     InputReference,
     Lineage,
@@ -65,7 +67,14 @@ class StageContext:
     """Kept until the artifact is published; never part of it."""
     seed: int
     reporter: Reporter
+    machine: Machine = field(default_factory=Machine)
+    """Where to compute; no part of what is computed."""
     _metrics: MetricsLog | None = field(default=None, init=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where every model of this stage is loaded and every tensor of it is made."""
+        return self.machine.torch_device
 
     @property
     def metrics(self) -> MetricsLog:
@@ -108,13 +117,17 @@ def run_stage(
     inputs: Mapping[str, Path | Sequence[Path]],
     seed: int,
     build: Callable[[StageContext], Mapping[str, Any]],
+    choices: Mapping[str, Any] | None = None,
     labels: Mapping[str, str] | None = None,
     reporter: Reporter | None = None,
+    machine: Machine | None = None,
     keeps_state: bool = False,
 ) -> Manifest:
     """Make the artifact `out`, unless it is there already from the same settings, inputs and seed.
 
     Args:
+        choices: Plain JSON values that determine the artifact as the settings do; recorded with them.
+        machine: Where the build computes; None is this machine's default device.
         build: Fills `context.folder` and returns metrics (plain JSON values). After a crash it is called
             again with the folder and state it left, and must end with the same content all the same.
         keeps_state: Go on from what an interrupted build left even where settings or code changed since; the
@@ -125,7 +138,7 @@ def run_stage(
         DataError: an input is missing, or `out` holds something else than an artifact.
     """
     reporter = reporter or quiet()
-    request = _request(out, kind, config, inputs, seed, labels or {})
+    request = _request(out, kind, resolve(config) | dict(choices or {}), inputs, seed, labels or {})
     partial = request.out.with_name(f".{request.out.name}.partial")
     backup = request.out.with_name(f".{request.out.name}.old")
     if (manifest := _finished(request)) and not partial.exists() and not backup.exists():
@@ -137,7 +150,7 @@ def run_stage(
             reporter.log(f"{kind} {out.name}: unchanged, skipped")
         else:
             with reporter.stage(f"{kind} {out.name}"):
-                _build(request, build, partial, backup, reporter, keeps_state)
+                _build(request, build, partial, backup, reporter, machine or Machine(), keeps_state)
             manifest = read_manifest(request.out)
         shutil.rmtree(partial)
     return manifest
@@ -146,7 +159,7 @@ def run_stage(
 def _request(
     out: Path,
     kind: str,
-    config: Settings,
+    config: dict[str, Any],
     inputs: Mapping[str, Path | Sequence[Path]],
     seed: int,
     labels: Mapping[str, str],
@@ -160,9 +173,7 @@ def _request(
             expected = f"an output folder other than the input {name}"
             raise ConfigError(where="out", expected=expected, got=str(out), fix="Choose another folder.")
     references = {name: _reference(path.resolve(), out) for name, path in paths.items()}
-    return _Request(
-        out=out, kind=kind, labels=dict(labels), config=resolve(config), inputs=references, seed=seed
-    )
+    return _Request(out=out, kind=kind, labels=dict(labels), config=config, inputs=references, seed=seed)
 
 
 def _reference(path: Path, out: Path) -> InputReference:
@@ -176,6 +187,14 @@ def _finished(request: _Request) -> Manifest | None:
     if not (request.out / MANIFEST_NAME).is_file():
         return None
     manifest = read_manifest(request.out)
+    if manifest.schema_version < SCHEMA_VERSION:
+        raise CheckpointError(
+            where=str(request.out),
+            expected=f"an artifact of this version of puna (manifest schema {SCHEMA_VERSION})",
+            got=f"one of an earlier version (schema {manifest.schema_version}), whose settings cannot be compared",
+            fix="Its files can still be read. Give the run another output folder, or finish it with the version that "
+            "began it.",
+        )
     if manifest.fingerprint != request.fingerprint:
         return None
     try:
@@ -207,12 +226,17 @@ def _build(
     partial: Path,
     backup: Path,
     reporter: Reporter,
+    machine: Machine,
     keeps_state: bool,
 ) -> None:
     started, began = datetime.now(UTC), time.monotonic()
     _prepare(partial, request.fingerprint, reporter, keeps_state)
     context = StageContext(
-        folder=partial / "artifact", state=partial / "state", seed=request.seed, reporter=reporter
+        folder=partial / "artifact",
+        state=partial / "state",
+        seed=request.seed,
+        reporter=reporter,
+        machine=machine,
     )
     try:
         metrics = build(context)

@@ -3,19 +3,52 @@
 import gzip
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+from puna.core.config import Settings
 from puna.core.errors import ConfigError, DataError
 from puna.core.records import open_text
 
-__all__ = ["licence_line", "read_rows", "require", "resolve_path"]
+__all__ = ["InputSource", "configured_inputs", "licence_line", "read_rows", "require", "resolve_path"]
 
 VARIABLE = "PUNA_DATA"
 PREFIXES = ("${PUNA_DATA}", "$PUNA_DATA", VARIABLE)
 MISSING_LICENCE = "not stated: no SOURCE.txt beside the data"
 OWN_LICENCE = "made by this recipe, not taken from elsewhere"
+
+
+class InputSource(Settings):
+    """Settings that name a file or folder to read; a stage whose settings hold one has it as an input."""
+
+    name: str
+    """What reports call it."""
+
+    def input_path(self) -> Path | None:
+        """The file or folder whose content stands for the source in fingerprints; None reads nothing.
+
+        Raises:
+            RecipeError: it is not there.
+        """
+        raise NotImplementedError
+
+
+def configured_inputs(settings: object) -> Iterator[tuple[str, Path]]:
+    """Name and path of every source anywhere in settings."""
+    if isinstance(settings, InputSource) and (path := settings.input_path()) is not None:
+        yield settings.name, path
+    if isinstance(settings, BaseModel):
+        for name in type(settings).model_fields:
+            yield from configured_inputs(getattr(settings, name))
+    elif isinstance(settings, Mapping):
+        for value in settings.values():
+            yield from configured_inputs(value)
+    elif isinstance(settings, Sequence) and not isinstance(settings, str):
+        for value in settings:
+            yield from configured_inputs(value)
 
 
 def resolve_path(text: str) -> Path:

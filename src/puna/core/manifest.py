@@ -26,7 +26,8 @@ __all__ = [
 ]
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: machine settings left the settings, and choices joined them."""
 
 
 class FileReference(Settings):

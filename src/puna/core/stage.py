@@ -1,0 +1,230 @@
+"""One declaration per stage: its settings, its typed inputs, and what it writes.
+
+A stage is a function that reads from top to bottom:
+
+    @stage("model")
+    def finetune(config: FinetuningConfig, context: StageContext, *, model: Path, dialogs: Sequence[Path]) -> Metrics:
+
+The artifact, the command line's options and the recipe's step all come from this signature. Every parameter is an input
+(a path or several), a choice (a plain value or a named collaborator), or marked `Aside`. Inputs and choices are in the
+fingerprint; a parameter of any other type is refused when the module is imported, so none can be forgotten.
+"""
+
+import collections.abc
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.config import Settings
+from puna.core.inputs import configured_inputs
+from puna.core.machine import Machine
+from puna.core.progress import Reporter
+
+__all__ = ["Aside", "Metrics", "Parameter", "Stage", "stage"]
+
+Metrics = Mapping[str, Any]
+"""What a stage measured, as plain JSON values for the manifest."""
+
+C = TypeVar("C", bound=Settings)
+T = TypeVar("T")
+
+_ASIDE = "changes nothing in the artifact"
+Aside = Annotated[T, _ASIDE]
+"""A parameter that does not determine the artifact, such as the processes that train together."""
+
+Role = Literal["input", "inputs", "inputs_by_name", "choice", "aside"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One keyword of a stage."""
+
+    name: str
+    role: Role
+    """input: one path; inputs: several; inputs_by_name: a mapping such as role -> folder; choice: recorded with the
+    settings; aside: not recorded."""
+    annotation: Any
+    default: Any
+    """inspect.Parameter.empty where the caller must give it."""
+    help: str
+    """From the docstring's Args section."""
+
+    @property
+    def is_required(self) -> bool:
+        """Whether the caller must give it."""
+        return self.default is inspect.Parameter.empty
+
+
+class Stage(Generic[C]):
+    """A declared stage; calling it makes the artifact, or finds it made."""
+
+    def __init__(
+        self,
+        build: Callable[..., Metrics],
+        *,
+        kind: str,
+        labels: Mapping[str, str] | None = None,
+        keeps_state: bool = False,
+    ) -> None:
+        functools.update_wrapper(self, build)
+        self.build = build
+        """The plain function: settings, context, and its keywords."""
+        self.kind = kind
+        self.labels = dict(labels or {})
+        self.keeps_state = keeps_state
+        self.name = build.__name__
+        self.config_class, self.parameters = _read_signature(build)
+
+    def __call__(
+        self,
+        config: C,
+        *,
+        out: Path,
+        seed: int,
+        machine: Machine | None = None,
+        reporter: Reporter | None = None,
+        labels: Mapping[str, str] | None = None,
+        **given: Any,
+    ) -> Manifest:
+        """Make the artifact `out`, unless it is there already from the same settings, inputs, choices and seed.
+
+        Args:
+            machine: Where to compute; None is this machine's default device.
+            labels: Laid over the stage's own, in the manifest.
+            given: The stage's keywords.
+        Raises:
+            TypeError: a keyword is unknown or missing.
+            RecipeError: as `run_stage` and the stage itself do.
+        """
+        values = self._bind(given)
+        return run_stage(
+            out,
+            kind=self.kind,
+            config=config,
+            choices={p.name: _recorded(values[p.name]) for p in self.parameters if p.role == "choice"},
+            inputs=self.inputs(config, values),
+            seed=seed,
+            build=functools.partial(self._build, config, values),
+            labels=self.labels | dict(labels or {}),
+            reporter=reporter,
+            machine=machine,
+            keeps_state=self.keeps_state,
+        )
+
+    def inputs(self, config: Settings, given: Mapping[str, Any]) -> dict[str, Path]:
+        """Every path that the artifact is made from, by the name that its manifest gives it."""
+        named = dict(configured_inputs(config))
+        for parameter in self.parameters:
+            value = given.get(parameter.name)
+            if value is None or parameter.role not in ("input", "inputs", "inputs_by_name"):
+                continue
+            if parameter.role == "input":
+                named[parameter.name] = value
+            elif parameter.role == "inputs":
+                named |= {f"{parameter.name}.{number}": path for number, path in enumerate(value)}
+            else:
+                named |= {f"{parameter.name}.{name}": path for name, path in sorted(value.items())}
+        return named
+
+    def _bind(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        known = {parameter.name for parameter in self.parameters}
+        missing = [p.name for p in self.parameters if p.is_required and p.name not in given]
+        if unknown := sorted(set(given) - known):
+            raise TypeError(f"{self.name}() got unexpected keywords {unknown}; it knows {sorted(known)}")
+        if missing:
+            raise TypeError(f"{self.name}() misses the keywords {missing}")
+        return {p.name: given.get(p.name, p.default) for p in self.parameters}
+
+    def _build(self, config: C, values: Mapping[str, Any], context: StageContext) -> Metrics:
+        return self.build(config, context, **values)
+
+
+def stage(
+    kind: str, *, labels: Mapping[str, str] | None = None, keeps_state: bool = False
+) -> Callable[[Callable[..., Metrics]], Stage[Any]]:
+    """Declare a stage that writes artifacts of this kind.
+
+    Args:
+        labels: What tells its artifacts from others of the kind; a caller may add to them.
+        keeps_state: The stage itself checks that it may continue an interrupted build under changed settings.
+    """
+
+    def declare(build: Callable[..., Metrics]) -> Stage[Any]:
+        return Stage(build, kind=kind, labels=labels, keeps_state=keeps_state)
+
+    return declare
+
+
+def _read_signature(build: Callable[..., Metrics]) -> tuple[type[Settings], tuple[Parameter, ...]]:
+    hints = get_type_hints(build, include_extras=True)
+    signature = inspect.signature(build)
+    config, context, *others = signature.parameters.values()
+    config_class = hints[config.name]
+    if not (isinstance(config_class, type) and issubclass(config_class, Settings)):
+        raise TypeError(f"the first parameter of {build.__name__} must be its settings, not {config_class}")
+    if hints[context.name] is not StageContext:
+        raise TypeError(f"the second parameter of {build.__name__} must be its StageContext")
+    texts = dict(_argument_texts(inspect.getdoc(build) or ""))
+    return config_class, tuple(
+        Parameter(p.name, _role(hints[p.name], p.name), hints[p.name], p.default, texts.get(p.name, ""))
+        for p in others
+    )
+
+
+def _role(annotation: Any, name: str) -> Role:
+    """What a parameter is, by its type alone."""
+    if get_origin(annotation) is Annotated and _ASIDE in annotation.__metadata__:
+        return "aside"
+    if get_origin(annotation) in (Union, types.UnionType):
+        present = [part for part in get_args(annotation) if part is not type(None)]
+        roles = {_role(part, name) for part in present}
+        if len(roles) == 1:
+            return roles.pop()
+        raise TypeError(f"parameter {name} is a path or something else: give it one meaning")
+    if annotation is Path:
+        return "input"
+    if get_origin(annotation) is collections.abc.Mapping and get_args(annotation)[1] is Path:
+        return "inputs_by_name"
+    if get_origin(annotation) is collections.abc.Sequence:
+        return "inputs" if get_args(annotation)[0] is Path else _role(get_args(annotation)[0], name)
+    is_plain = annotation in (str, int, float, bool) or get_origin(annotation) is Literal
+    if is_plain or getattr(annotation, "_is_protocol", False):
+        return "choice"
+    raise TypeError(
+        f"parameter {name} of type {annotation}: a stage takes paths, plain values, protocols of named "
+        "collaborators, and what is marked Aside"
+    )
+
+
+def _recorded(value: Any) -> Any:
+    """A choice as a plain JSON value: a collaborator by its name, or by its class where it has none."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Sequence):
+        return [_recorded(member) for member in value]
+    return getattr(value, "name", type(value).__name__)
+
+
+def _argument_texts(docstring: str) -> Iterator[tuple[str, str]]:
+    """Name and text of each entry of a Google-style Args section."""
+    _, has_section, section = docstring.partition("\nArgs:\n")
+    if not has_section:
+        return
+    name, parts = "", list[str]()
+    for line in section.splitlines():
+        if not line.startswith("    "):
+            break
+        if line.startswith("     "):
+            parts.append(line.strip())
+            continue
+        if name:
+            yield name, " ".join(parts)
+        name, _, text = line.strip().partition(": ")
+        parts = [text]
+    if name:
+        yield name, " ".join(parts)

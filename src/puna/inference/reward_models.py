@@ -1,0 +1,179 @@
+"""The reward models (§3.2.2): dialogs and answers in, scores out. All of puna that scores answers does it here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from puna.core.errors import CheckpointError, ShapeError
+from puna.core.manifest import MANIFEST_NAME, fingerprint_input, read_manifest
+from puna.core.records import FinishReason
+from puna.inference.chat_model import Answer
+from puna.inference.finish import is_finished
+from puna.inference.request import Completion
+from puna.inference.score import score_sequences
+from puna.model.checkpoint import load_score_model
+from puna.model.heads import ScoreModel
+from puna.tokenizer import Tokenizer
+
+__all__ = ["ROLES", "RewardModels", "as_probs", "ended_sequence"]
+
+ROLES: tuple[str, ...] = ("helpfulness", "safety")
+"""The two reward models of the paper (§3.2.2)."""
+
+PROBE = 'The quick brown fox, 1234 times:\n\n\t"Jumps" over a lazy dog? <s> [INST] é 漢字'
+"""Text that two tokenizers with the same pieces and different rules hardly cut alike."""
+
+
+def ended_sequence(
+    prompt: Sequence[int], response: Sequence[int], reason: FinishReason, *, eos_id: int, max_tokens: int
+) -> list[int]:
+    """Prompt and response as a reward model knows them, ending with end-of-sequence.
+
+    A response that a stop string ended gets the end token after it. A cut response gives its last token for it.
+    """
+    tokens = [*prompt, *response]
+    if reason == "eos":
+        return tokens
+    if is_finished(reason) and len(tokens) < max_tokens:
+        return [*tokens, eos_id]
+    return [*tokens[: len(tokens) - bool(response)], eos_id]
+
+
+def as_probs(logits: Sequence[float]) -> list[float]:
+    """Scores after a sigmoid, in [0, 1]; under one half is unsafe for the safety role (Table 29)."""
+    return torch.tensor(logits, dtype=torch.float64).sigmoid().tolist()
+
+
+@dataclass(frozen=True)
+class RewardModels:
+    """Reward models by role, on one device; all read the tokens of one chat model."""
+
+    models: dict[str, ScoreModel]
+    fingerprints: dict[str, str]
+    """Of each model's artifact: scores of different reward models cannot be compared."""
+    folders: dict[str, Path]
+    eos_id: int
+
+    @classmethod
+    def load(
+        cls,
+        folders: Mapping[str, Path],
+        tokenizer: Tokenizer,
+        *,
+        device: torch.device,
+        roles: Sequence[str] | None = None,
+    ) -> "RewardModels":
+        """Read reward models that score a chat model's tokens.
+
+        Args:
+            folders: By role, helpfulness or safety.
+            tokenizer: The chat model's: every reward model must read the same ids.
+            roles: Those that are needed; None takes what is given.
+        Raises:
+            CheckpointError: a role is missing or unknown, or a reward model has another tokenizer.
+        """
+        wanted = sorted(folders) if roles is None else list(roles)
+        for role in wanted:
+            if role not in folders or role not in ROLES:
+                raise CheckpointError(
+                    where="reward_models",
+                    expected=f"one for {role}" if role in ROLES else f"roles among {', '.join(ROLES)}",
+                    got=", ".join(sorted(folders)) or "none",
+                    fix="Pass the folder of that reward model under its role.",
+                )
+        for role in wanted:
+            _check_tokenizer(folders[role], tokenizer)
+        return cls(
+            models={role: load_score_model(folders[role], device=device).eval() for role in wanted},
+            fingerprints={role: _fingerprint(folders[role]) for role in wanted},
+            folders={role: folders[role] for role in wanted},
+            eos_id=tokenizer.eos_id,
+        )
+
+    @property
+    def max_seq_len(self) -> int:
+        """Tokens that every one of them can read."""
+        return min(model.trunk.config.max_seq_len for model in self.models.values())
+
+    def check_room(self, n_tokens: int) -> None:
+        """Refuse reward models that could not read the longest prompt with its response.
+
+        Raises:
+            ShapeError: names the reward model; raised before anything is sampled.
+        """
+        for role, model in self.models.items():
+            if model.trunk.config.max_seq_len < n_tokens:
+                raise ShapeError(
+                    where=str(self.folders[role]),
+                    expected=f"a context of at least {n_tokens} tokens: the longest prompt and its response",
+                    got=f"{model.trunk.config.max_seq_len} tokens",
+                    fix="Lower max_new_tokens, leave the longer prompts out, or train this reward model with a longer "
+                    "context.",
+                )
+
+    def score(
+        self,
+        prompts: Sequence[Sequence[int]],
+        completions: Sequence[Completion],
+        *,
+        max_batch_size: int = 128,
+    ) -> dict[str, list[float]]:
+        """Logits of each response by role, in order; responses of similar length are scored together.
+
+        Args:
+            prompts: What each reward model reads before the response, as tokens.
+        """
+        sequences = [
+            ended_sequence(
+                prompt,
+                completion.token_ids,
+                completion.finish_reason,
+                eos_id=self.eos_id,
+                max_tokens=self.max_seq_len,
+            )
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        return {
+            role: score_sequences(model, sequences, max_batch_size=max_batch_size)
+            for role, model in self.models.items()
+        }
+
+    def score_answers(
+        self,
+        answers: Sequence[Answer],
+        *,
+        prompts: Sequence[Sequence[int]] | None = None,
+        max_batch_size: int = 128,
+    ) -> dict[str, list[float]]:
+        """Logits of answers by role.
+
+        Args:
+            prompts: What the reward models read instead of what the chat model was asked, such as the prompt without
+                its safety preprompt.
+        """
+        read = [answer.prompt_ids for answer in answers] if prompts is None else prompts
+        return self.score(read, [answer.completion for answer in answers], max_batch_size=max_batch_size)
+
+
+def _check_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    other = Tokenizer.load(folder)
+    is_same = (
+        other.vocab_size == tokenizer.vocab_size
+        and other.pieces(range(other.vocab_size)) == tokenizer.pieces(range(tokenizer.vocab_size))
+        and other.encode(PROBE) == tokenizer.encode(PROBE)
+        and other.eos_id == tokenizer.eos_id
+    )
+    if not is_same:
+        raise CheckpointError(
+            where=str(folder),
+            expected="the tokenizer of the chat model whose answers it scores",
+            got="another tokenizer",
+            fix="Train the reward model from a chat model of the same family.",
+        )
+
+
+def _fingerprint(folder: Path) -> str:
+    is_artifact = (folder / MANIFEST_NAME).is_file()
+    return read_manifest(folder).fingerprint if is_artifact else fingerprint_input(folder)
