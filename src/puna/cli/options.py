@@ -6,7 +6,28 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["JsonOption", "OutOption", "SeedOption", "SetOption", "ThreadsOption", "show"]
+from puna.core.machine import Machine
+
+__all__ = [
+    "ConfigOption",
+    "DeviceOption",
+    "JsonOption",
+    "OutOption",
+    "SeedOption",
+    "SetOption",
+    "ThreadsOption",
+    "on_machine",
+    "show",
+]
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file with the stage's settings; defaults where it is silent."),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", help="auto (CUDA where there is one, else the CPU), cpu, cuda or cuda:N."),
+]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="End standard output with one JSON object.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Folder for the results; made when missing.")]
@@ -19,6 +40,12 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="Threads for arithmetic; same bits only at the same count."),
 ]
+
+
+def on_machine(machine: Machine, device: str | None, threads: int | None) -> Machine:
+    """A recipe's machine with what the command line says of it."""
+    given = {"device": device, "threads": threads}
+    return machine.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
 def show(result: dict[str, Any], text: str, *, as_json: bool) -> None:

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from puna.cli.options import JsonOption, SeedOption, SetOption, ThreadsOption
+from puna.cli.options import DeviceOption, JsonOption, SeedOption, SetOption, ThreadsOption, on_machine
 from puna.core.config import load_recipe
-from puna.core.devices import peak_rss_bytes, set_threads
+from puna.core.devices import peak_rss_bytes
 from puna.core.errors import ConfigError
 from puna.core.progress import Reporter
-from puna.recipe.figure4 import STAGES, raise_llama
+from puna.recipe.figure4 import raise_llama
 from puna.recipe.settings import Figure4Recipe, builtin_recipe
 from puna.reporting.summary import quickstart_summary
 from puna.training.parallel.torchrun import is_torchrun
@@ -33,6 +33,7 @@ def quickstart(
     ] = Path("runs/quickstart"),
     seed: SeedOption = 0,
     set_: SetOption = None,
+    device: DeviceOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -40,15 +41,19 @@ def quickstart(
 
     Example: puna quickstart --out runs/quickstart --json
     """
-    _run(builtin_recipe("sandbox_cpu"), out, seed, set_, None, threads, as_json)
+    _run(builtin_recipe("sandbox_cpu"), out, seed, set_, None, device, threads, as_json)
 
 
 def run_recipe(
     recipe: Annotated[Path, typer.Argument(help="A TOML recipe, or the name of one that puna ships.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the run [default: runs/NAME].")] = None,
-    until: Annotated[str | None, typer.Option(help=f"Stop after this stage: {', '.join(STAGES)}.")] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="Stop after this stage, such as pretraining, sft, rlhf-v1, evaluation or report."),
+    ] = None,
     seed: SeedOption = 0,
     set_: SetOption = None,
+    device: DeviceOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,7 +62,7 @@ def run_recipe(
     Example: puna run recipes/real_cpu.toml --out runs/real --set pretraining.loop.total_steps=500
     """
     path = recipe if recipe.suffix == ".toml" else builtin_recipe(str(recipe))
-    _run(path, out or Path("runs") / path.stem, seed, set_, until, threads, as_json)
+    _run(path, out or Path("runs") / path.stem, seed, set_, until, device, threads, as_json)
 
 
 def _run(
@@ -66,6 +71,7 @@ def _run(
     seed: int,
     overrides: list[str] | None,
     until: str | None,
+    device: str | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -78,10 +84,11 @@ def _run(
             fix="Start it without torchrun; puna pretrain is the command for many processes.",
         )
     recipe = load_recipe(path, Figure4Recipe, overrides or ())
-    set_threads(threads)
+    recipe = recipe.model_copy(update={"machine": on_machine(recipe.machine, device, threads)})
+    recipe.machine.apply()
     with preemptible():
         raise_llama(recipe, out=out, seed=seed, reporter=Reporter(), until=until)
-    if until and until != STAGES[-1]:
+    if until and until != "report":
         summary: dict = {"run": str(out), "until": until}
     else:
         summary = quickstart_summary(out)

@@ -95,7 +95,7 @@ class Stage(Generic[C]):
 
         Args:
             machine: Where to compute; None is this machine's default device.
-            labels: Laid over the stage's own, in the manifest.
+            labels: Laid over the stage's own and its choices that are words, in the manifest.
             given: The stage's keywords.
         Raises:
             TypeError: a keyword is unknown or missing.
@@ -110,7 +110,7 @@ class Stage(Generic[C]):
             inputs=self.inputs(config, values),
             seed=seed,
             build=functools.partial(self._build, config, values),
-            labels=self.labels | dict(labels or {}),
+            labels=self.labels | self._labels(values) | dict(labels or {}),
             reporter=reporter,
             machine=machine,
             keeps_state=self.keeps_state,
@@ -139,6 +139,11 @@ class Stage(Generic[C]):
         if missing:
             raise TypeError(f"{self.name}() misses the keywords {missing}")
         return {p.name: given.get(p.name, p.default) for p in self.parameters}
+
+    def _labels(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """Choices that are words, such as a reward model's role, tell artifacts of a kind apart."""
+        named = ((p.name, values[p.name]) for p in self.parameters if p.role == "choice")
+        return {name: value for name, value in named if isinstance(value, str)}
 
     def _build(self, config: C, values: Mapping[str, Any], context: StageContext) -> Metrics:
         return self.build(config, context, **values)

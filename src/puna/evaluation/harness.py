@@ -2,96 +2,52 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from puna.core.artifacts import Manifest, StageContext, run_stage
-from puna.core.errors import CheckpointError, ConfigError, DataError
+from puna.core.artifacts import StageContext
+from puna.core.errors import DataError
 from puna.core.grading import Grader
-from puna.core.progress import Reporter
 from puna.core.records import Prompt, read_records, write_records
-from puna.evaluation.answers import Answer, Respondent
+from puna.core.stage import Metrics, stage
+from puna.evaluation.answers import Answered, Respondent
 from puna.evaluation.config import EvaluationConfig
 from puna.evaluation.items import Item
 from puna.evaluation.metrics import Measure, measures, table
 from puna.evaluation.win_rate import read_items, win_rates
-from puna.inference import score_sequences
-from puna.model import load_score_model
-from puna.tokenizer import Tokenizer
+from puna.inference.chat_model import ChatModel
+from puna.inference.reward_models import RewardModels, as_probs
 
 __all__ = ["evaluate_version"]
 
-ROLES = ("helpfulness", "safety")
 
-PROBE = 'The quick brown fox, 1234 times: "Jumps" over a lazy dog?'
-"""Text that two different tokenizers hardly cut alike."""
-
-
-class _Request(EvaluationConfig):
-    """The settings and who grades, so that another grader makes another artifact."""
-
-    grader: str | None
-    """Class of the grader; None where there is no ground truth."""
-
-
+@stage("evaluation")
 def evaluate_version(
     config: EvaluationConfig,
+    context: StageContext,
     *,
     model: Path,
     prompts: Path,
-    grader: Grader | None,
     reward_models: Mapping[str, Path],
-    out: Path,
-    seed: int,
-    reporter: Reporter | None = None,
-    labels: Mapping[str, str] | None = None,
+    grader: Grader | None = None,
     reference: Path | None = None,
-) -> Manifest:
+) -> Metrics:
     """Answer every prompt once, grade and score the answers, and measure; items.jsonl keeps all of it.
 
+    The metrics hold the names of `metrics.measures`, win_rate and win_rate_safety with a reference, n (answers),
+    too_long (not asked), and intervals {name: [low, high, n]}.
+
     Args:
+        model: The version.
         prompts: JSON Lines of Prompt; meta['set'] says which measure a prompt is for (items.suite_of).
-        grader: None on real data, where only reward models judge.
         reward_models: By role, helpfulness or safety or both or none.
+        grader: Who knows the truth; None on real data, where only reward models judge.
         reference: Evaluation of another version on the same prompts, to win against (§3.4.1).
-    Returns:
-        Manifest of kind "evaluation"; metrics: the names of `metrics.measures`, win_rate and win_rate_safety with a
-        reference, n (answers), too_long (not asked), and intervals {name: [low, high, n]}.
     """
-    if unknown := sorted(set(reward_models) - set(ROLES)):
-        raise ConfigError(
-            where="reward_models", expected="helpfulness, safety", got=str(unknown), fix="Rename them."
-        )
-
-    def build(context: StageContext) -> dict[str, Any]:
-        return _evaluate(config, model, prompts, grader, reward_models, reference, context)
-
-    return run_stage(
-        out,
-        kind="evaluation",
-        config=_Request(**config.model_dump(), grader=type(grader).__name__ if grader else None),
-        inputs={"model": model, "prompts": prompts}
-        | {f"reward_model.{role}": path for role, path in sorted(reward_models.items())}
-        | ({"reference": reference} if reference else {}),
-        seed=seed,
-        build=build,
-        labels=labels,
-        reporter=reporter,
-    )
-
-
-def _evaluate(
-    config: EvaluationConfig,
-    model: Path,
-    prompts: Path,
-    grader: Grader | None,
-    reward_models: Mapping[str, Path],
-    reference: Path | None,
-    context: StageContext,
-) -> dict[str, Any]:
-    respondent = Respondent(model, config, context)
-    answers = respondent.answer(list(read_records(prompts, Prompt)))
+    chat = ChatModel.load(model, device=context.device, max_batch_size=config.max_batch_size)
+    rewards = RewardModels.load(reward_models, chat.tokenizer, device=context.device)
+    given = list(read_records(prompts, Prompt))
+    _check_room(given, chat, rewards, config)
+    respondent = Respondent(chat, config, context)
+    answers = respondent.answer(given)
     if not answers:
         raise DataError(
             where=str(prompts),
@@ -99,16 +55,24 @@ def _evaluate(
             got=f"none; {respondent.n_too_long} were too long",
             fix="Give shorter prompts or lower sampling.max_new_tokens.",
         )
-    items = _graded(answers, grader)
-    for role, folder in sorted(reward_models.items()):
-        items = _scored(items, answers, role, folder, respondent.tokenizer, config.max_batch_size)
+    items = _scored(_graded(answers, grader), answers, rewards, config.max_batch_size)
     write_records(context.folder / "items.jsonl", items)
-    found = measures(items, constraint_turns=config.constraint_turns)
+    measured = measures(items, constraint_turns=config.constraint_turns)
     won = _wins(items, reference) if reference else {}
-    return table(found | won) | {"n": len(items), "too_long": respondent.n_too_long}
+    return table(measured | won) | {"n": len(items), "too_long": respondent.n_too_long}
 
 
-def _graded(answers: Sequence[Answer], grader: Grader | None) -> list[Item]:
+def _check_room(
+    prompts: Sequence[Prompt], chat: ChatModel, rewards: RewardModels, config: EvaluationConfig
+) -> None:
+    """Refuse a reward model that cannot read what will be answered; dialogs beyond the context are not asked."""
+    lengths = [len(chat.render(prompt.messages)) for prompt in prompts]
+    asked = [n_tokens for n_tokens in lengths if n_tokens <= chat.room(config.sampling)]
+    if asked and rewards.models:
+        rewards.check_room(max(asked) + config.sampling.max_new_tokens)
+
+
+def _graded(answers: Sequence[Answered], grader: Grader | None) -> list[Item]:
     if grader is None:
         return [answer.item for answer in answers]
     return [
@@ -118,34 +82,20 @@ def _graded(answers: Sequence[Answer], grader: Grader | None) -> list[Item]:
 
 
 def _scored(
-    items: Sequence[Item],
-    answers: Sequence[Answer],
-    role: str,
-    folder: Path,
-    tokenizer: Tokenizer,
-    max_batch_size: int,
+    items: Sequence[Item], answers: Sequence[Answered], rewards: RewardModels, max_batch_size: int
 ) -> list[Item]:
-    """The items with one reward model's scores as probabilities; later turns of constraint dialogs stay without."""
-    if Tokenizer.load(folder).encode(PROBE) != tokenizer.encode(PROBE):
-        expected, fix = "the tokenizer of the evaluated model", "Use a reward model of the same family."
-        raise CheckpointError(where=str(folder), expected=expected, got="another tokenizer", fix=fix)
-    score_model = load_score_model(folder).eval()
+    """The items with each reward model's probabilities; later turns of constraint dialogs stay without."""
     rows = [index for index, item in enumerate(items) if item.suite != "constraint"]
-    sequences = [_finished(answers[index], tokenizer.eos_id) for index in rows]
-    logits = score_sequences(score_model, sequences, max_batch_size=max_batch_size)
-    probs = torch.tensor(logits, dtype=torch.float64).sigmoid().tolist()
-    score_of = dict(zip(rows, probs, strict=True))
-    return [item.model_copy(update={f"rm_{role}": score_of.get(index)}) for index, item in enumerate(items)]
-
-
-def _finished(answer: Answer, eos_id: int) -> list[int]:
-    """The tokens with an end: a cut answer gives its last token, as reward models know ended answers only."""
-    if answer.item.finish_reason == "eos":
-        return answer.token_ids
-    return [*answer.token_ids[:-1], eos_id]
+    scored = [answers[index].answer for index in rows]
+    logits = rewards.score_answers(scored, max_batch_size=max_batch_size)
+    score_of = {role: dict(zip(rows, as_probs(values), strict=True)) for role, values in logits.items()}
+    return [
+        item.model_copy(update={f"rm_{role}": scores.get(index) for role, scores in score_of.items()})
+        for index, item in enumerate(items)
+    ]
 
 
 def _wins(items: Sequence[Item], reference: Path) -> dict[str, Measure]:
-    found = win_rates(items, read_items(reference))
+    rates = win_rates(items, read_items(reference))
     names = {"helpfulness": "win_rate", "safety": "win_rate_safety"}
-    return {names[role]: Measure(rate.value, *rate.interval, rate.n) for role, rate in found.items()}
+    return {names[role]: Measure(rate.value, *rate.interval, rate.n) for role, rate in rates.items()}

@@ -1,18 +1,17 @@
 """Build the Ghost Attention set (§3.3): sample with the instruction everywhere, train with it at the start."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.artifacts import StageContext
 from puna.core.config import Settings
-from puna.core.devices import pick_device
 from puna.core.errors import ConfigError, DataError
-from puna.core.progress import Reporter
 from puna.core.records import Dialog, Prompt, read_records, write_records
 from puna.core.seeding import derive_seed, rng
+from puna.core.stage import Metrics, stage
 from puna.ghost_attention.dialogs import (
     Scenario,
     draw_depths,
@@ -20,9 +19,9 @@ from puna.ghost_attention.dialogs import (
     sampling_messages,
     training_dialog,
 )
-from puna.inference import Completion, Engine, SamplingConfig, score_sequences
-from puna.model import ScoreModel, load_model, load_score_model
-from puna.tokenizer import Tokenizer, render_prompt
+from puna.inference import SamplingConfig
+from puna.inference.chat_model import Answer, ChatModel
+from puna.inference.reward_models import RewardModels
 
 __all__ = ["GattConfig", "build_gatt_data"]
 
@@ -43,29 +42,25 @@ class GattConfig(Settings):
     """Share of training dialogs whose instruction is the shortened one: half (§3.3)."""
     cuts_per_dialog: int | None = Field(default=1, ge=1)
     """Training dialogs made of each sampled one, at different depths; None makes one at every depth. Our choice."""
-    device: str = "auto"
-    """Where the models run."""
 
 
+@stage("gatt_data")
 def build_gatt_data(
     config: GattConfig,
+    context: StageContext,
     *,
     model: Path,
     dialogs: Path,
-    out: Path,
-    seed: int,
-    reporter: Reporter,
     reward_model: Path | None = None,
-    labels: Mapping[str, str] | None = None,
-) -> Manifest:
-    """Sample dialogs that keep an instruction and write them as fine-tuning data.
+) -> Metrics:
+    """Sample dialogs that keep an instruction and write them as fine-tuning data (§3.3).
+
+    Writes dialogs.jsonl: Dialog records with meta train_on = "last".
 
     Args:
         model: The latest RLHF model (in the paper V3).
         dialogs: JSON Lines of Prompt with meta instruction, short_instruction and turns.
         reward_model: The helpfulness reward model, for n_candidates above 1.
-    Returns:
-        Manifest of the artifact; dialogs.jsonl holds Dialog records with meta train_on = "last".
     """
     if config.n_candidates > 1 and reward_model is None:
         raise ConfigError(
@@ -74,42 +69,30 @@ def build_gatt_data(
             got=f"n_candidates = {config.n_candidates} and none",
             fix="Pass reward_model, or set n_candidates = 1.",
         )
-    judge = reward_model if config.n_candidates > 1 else None
-
-    def build(context: StageContext) -> dict[str, Any]:
-        scenarios = [read_scenario(prompt, where=str(dialogs)) for prompt in read_records(dialogs, Prompt)]
-        if not scenarios:
-            raise DataError(where=str(dialogs), expected="dialogs", got="none", fix="Check the path.")
-        sampler = _Sampler(config, model, judge, context)
-        answers = sampler.answer_all(scenarios)
-        written = _training_dialogs(config, scenarios, answers, seed)
-        write_records(context.folder / "dialogs.jsonl", written)
-        return _metrics(scenarios, answers, written)
-
-    inputs = {"model": model, "dialogs": dialogs} | ({"reward_model": judge} if judge else {})
-    return run_stage(
-        out,
-        kind="gatt_data",
-        config=config,
-        inputs=inputs,
-        seed=seed,
-        build=build,
-        labels=labels,
-        reporter=reporter,
-    )
+    scenarios = [read_scenario(prompt, where=str(dialogs)) for prompt in read_records(dialogs, Prompt)]
+    if not scenarios:
+        raise DataError(where=str(dialogs), expected="dialogs", got="none", fix="Check the path.")
+    sampler = _Sampler(config, model, reward_model if config.n_candidates > 1 else None, context)
+    answers = sampler.answer_all(scenarios)
+    written = _training_dialogs(config, scenarios, answers, context.seed)
+    write_records(context.folder / "dialogs.jsonl", written)
+    return _metrics(scenarios, answers, written)
 
 
 class _Sampler:
     """Answers all dialogs together, one turn of each at a time."""
 
-    def __init__(self, config: GattConfig, model: Path, judge: Path | None, context: StageContext) -> None:
-        device = pick_device(config.device)
+    def __init__(
+        self, config: GattConfig, model: Path, reward_model: Path | None, context: StageContext
+    ) -> None:
         self._config, self._context = config, context
-        self._tokenizer = Tokenizer.load(model)
-        transformer = load_model(model, device=device)
-        self._room = transformer.config.max_seq_len - config.sampling.max_new_tokens
-        self._engine = Engine(transformer, self._tokenizer)
-        self._judge: ScoreModel | None = load_score_model(judge, device=device).eval() if judge else None
+        self._chat = ChatModel.load(model, device=context.device)
+        self._rewards: RewardModels | None = None
+        if reward_model is not None:
+            folders = {"helpfulness": reward_model}
+            self._rewards = RewardModels.load(folders, self._chat.tokenizer, device=context.device)
+            if config.judged_on == "dialog":
+                self._rewards.check_room(self._chat.max_seq_len)
 
     def answer_all(self, scenarios: Sequence[Scenario]) -> list[list[str]]:
         """Each dialog's answers; it ends early where an answer was cut by length or the context is full."""
@@ -118,12 +101,11 @@ class _Sampler:
         turn = 0
         while open_rows:
             prompts = {
-                row: render_prompt(sampling_messages(scenarios[row], answers[row]), self._tokenizer)
-                for row in open_rows
+                row: self._chat.render(sampling_messages(scenarios[row], answers[row])) for row in open_rows
             }
-            asked = [row for row in open_rows if len(prompts[row]) <= self._room]
+            asked = [row for row in open_rows if len(prompts[row]) <= self._chat.room(self._config.sampling)]
             judged_after = None
-            if self._judge and self._config.judged_on == "last_turn":
+            if self._rewards and self._config.judged_on == "last_turn":
                 judged_after = [self._last_turn(scenarios[row], turn) for row in asked]
             given = self._answer(
                 [scenarios[row].id for row in asked],
@@ -141,7 +123,7 @@ class _Sampler:
     def _last_turn(self, scenario: Scenario, turn: int) -> list[int]:
         """One turn's question with the instruction, as if nothing had been said before."""
         alone = scenario._replace(turns=scenario.turns[turn : turn + 1])
-        return render_prompt(sampling_messages(alone, []), self._tokenizer)
+        return self._chat.render(sampling_messages(alone, []))
 
     def _answer(
         self,
@@ -159,25 +141,19 @@ class _Sampler:
         k = self._config.n_candidates
         repeated = [prompt for prompt in prompts for _ in range(k)]
         seeds = [derive_seed(self._context.seed, "gatt", name, turn, j) for name in names for j in range(k)]
-        completions = self._engine.generate(repeated, self._config.sampling, seeds=seeds)
-        scores = self._scores([prompt for prompt in judged_after or prompts for _ in range(k)], completions)
+        sampled = self._chat.answer(repeated, self._config.sampling, seeds=seeds)
+        scores = self._scores([prompt for prompt in judged_after or prompts for _ in range(k)], sampled)
         chosen: list[str | None] = []
         for first in range(0, len(repeated), k):
-            finished = [i for i in range(first, first + k) if self._is_answer(completions[i])]
+            finished = [i for i in range(first, first + k) if sampled[i].is_finished]
             best = max(finished, key=scores.__getitem__, default=None)
-            chosen.append(None if best is None else self._engine.text(completions[best]))
+            chosen.append(None if best is None else sampled[best].text)
         return chosen
 
-    def _is_answer(self, completion: Completion) -> bool:
-        return completion.finish_reason == "eos" and bool(self._engine.text(completion))
-
-    def _scores(self, prompts: Sequence[list[int]], completions: Sequence[Completion]) -> list[float]:
-        if self._judge is None:
-            return [0.0] * len(completions)
-        pairs = zip(prompts, completions, strict=True)
-        return score_sequences(
-            self._judge, [[*prompt, *completion.token_ids] for prompt, completion in pairs]
-        )
+    def _scores(self, prompts: Sequence[list[int]], answers: Sequence[Answer]) -> list[float]:
+        if self._rewards is None:
+            return [0.0] * len(answers)
+        return self._rewards.score_answers(answers, prompts=prompts)["helpfulness"]
 
 
 def _training_dialogs(

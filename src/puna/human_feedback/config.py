@@ -10,8 +10,6 @@ __all__ = ["PreferencesConfig"]
 class PreferencesConfig(Settings):
     """How pairs are sampled and which are kept for testing."""
 
-    batch: str = "1"
-    """Name of the annotation batch; the paper's are weekly (Table 26)."""
     n_pairs_per_prompt: int = Field(default=1, ge=1)
     """Pairs per prompt; §3.2.1 prefers many prompts to many pairs, hence one."""
     temperatures: tuple[float, ...] = (0.8, 1.1)

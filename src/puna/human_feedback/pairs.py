@@ -1,17 +1,16 @@
 """Preference collection (§3.2.1): two responses, an annotator who chooses and rates, and what the protocol keeps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.artifacts import StageContext
 from puna.core.conversations import is_held_out
 from puna.core.errors import ConfigError, DataError
 from puna.core.grading import Annotator
-from puna.core.progress import Reporter
 from puna.core.records import Comparison, Prompt, Side, read_records, write_records
 from puna.core.seeding import derive_seed, rng
+from puna.core.stage import Metrics, stage
 from puna.human_feedback.agreement import gwet_ac
 from puna.human_feedback.config import PreferencesConfig
 from puna.human_feedback.protocol import check_comparison, preference_level
@@ -28,13 +27,6 @@ HELD_OUT_SEED = 0
 """The same in every run and round, so that rounds can be pooled."""
 
 
-class _Request(PreferencesConfig):
-    """The settings and who judges, so that other annotators make another artifact."""
-
-    annotators: tuple[str, ...]
-    """Names of the annotators."""
-
-
 @dataclass(slots=True)
 class Annotations:
     """What came of showing pairs to annotators."""
@@ -48,76 +40,52 @@ class Annotations:
     """Judgements of the pairs that two annotators rated, on the scale of `preference_level`."""
 
 
+@stage("preferences")
 def collect_preferences(
     config: PreferencesConfig,
+    context: StageContext,
     *,
     models: Sequence[Path],
     prompts: Path,
     annotators: Sequence[Annotator],
-    out: Path,
-    seed: int,
-    reporter: Reporter,
-    labels: Mapping[str, str] | None = None,
-) -> Manifest:
-    """Write train.jsonl and test.jsonl of comparisons; the metrics hold the counts and lengths of Table 26.
-
-    Source: Llama 2 §3.2.1.
+    batch: str = "1",
+) -> Metrics:
+    """Write train.jsonl and test.jsonl of comparisons (§3.2.1); the metrics hold the counts and lengths of Table 26.
 
     Args:
         models: The latest model, and its predecessor when there is one: then each side is from another.
         prompts: JSON Lines of Prompt.
+        annotators: Who chooses and rates; simulated ones say so in their names.
+        batch: Name of the annotation batch; the paper's are weekly (Table 26).
     """
     if not annotators:
         raise ConfigError(where="annotators", expected="at least one", got="none", fix="Name who compares.")
-
-    def build(context: StageContext) -> Mapping[str, Any]:
-        return _collect(config, models, prompts, annotators, context)
-
-    return run_stage(
-        out,
-        kind="preferences",
-        config=_Request(**config.model_dump(), annotators=tuple(a.name for a in annotators)),
-        inputs={"models": models, "prompts": prompts},
-        seed=seed,
-        build=build,
-        labels={"batch": config.batch, **(labels or {})},
-        reporter=reporter,
-    )
-
-
-def _collect(
-    config: PreferencesConfig,
-    models: Sequence[Path],
-    prompts: Path,
-    annotators: Sequence[Annotator],
-    context: StageContext,
-) -> dict[str, Any]:
-    variants = load_variants(models, config)
+    variants = load_variants(models, config, device=context.device)
     given = list(read_records(prompts, Prompt))
     kept = fitting_prompts(given, variants, max_new_tokens=config.max_new_tokens)
     pairs = sample_pairs(variants, kept, config, seed=context.seed, reporter=context.reporter)
-    found = annotate(pairs, annotators, config, seed=context.seed)
-    if not found.comparisons:
+    annotations = annotate(pairs, annotators, config, batch=batch, seed=context.seed)
+    if not annotations.comparisons:
         raise DataError(
             where=str(prompts),
             expected="at least one pair to compare",
-            got=f"none: {len(given)} prompts, {len(kept)} of them short enough, {found.n_identical} pairs of equal "
-            f"responses, {found.n_excluded} excluded",
+            got=f"none: {len(given)} prompts, {len(kept)} of them short enough, "
+            f"{annotations.n_identical} pairs of equal responses, {annotations.n_excluded} excluded",
             fix="Give more prompts, a smaller max_new_tokens or more different temperatures.",
         )
-    test, train = _split(found.comparisons, config.held_out_fraction)
+    test, train = _split(annotations.comparisons, config.held_out_fraction)
     write_records(context.folder / "train.jsonl", train)
     write_records(context.folder / "test.jsonl", test)
     counts = {
         "train": len(train),
         "test": len(test),
-        "excluded": found.n_excluded,
-        "identical": found.n_identical,
+        "excluded": annotations.n_excluded,
+        "identical": annotations.n_identical,
         "prompts_too_long": len(given) - len(kept),
         "cut_by_length": sum(side.finish_reason == "length" for p in pairs for side in (p.left, p.right)),
-        "chosen_left": sum(c.chosen.shown_on == "left" for c in found.comparisons),
+        "chosen_left": sum(c.chosen.shown_on == "left" for c in annotations.comparisons),
     }
-    return describe(found.comparisons, variants[0].tokenizer) | counts | _agreement(found.levels)
+    return describe(annotations.comparisons, variants[0].tokenizer) | counts | _agreement(annotations.levels)
 
 
 def _split(
@@ -133,26 +101,31 @@ def _split(
 
 
 def annotate(
-    pairs: Sequence[SampledPair], annotators: Sequence[Annotator], config: PreferencesConfig, *, seed: int
+    pairs: Sequence[SampledPair],
+    annotators: Sequence[Annotator],
+    config: PreferencesConfig,
+    *,
+    batch: str,
+    seed: int,
 ) -> Annotations:
     """Show each pair to one annotator, and some to a second, and sort out what does not count."""
-    found = Annotations()
+    annotations = Annotations()
     for pair in pairs:
         if pair.left.response == pair.right.response:
-            found.n_identical += 1
+            annotations.n_identical += 1
             continue
         random_ = rng(seed, "annotators", pair.prompt.id, pair.number)
         first, *others = random_.sample(list(annotators), min(2, len(annotators)))
-        comparison = _compare(pair, first, config.batch, seed)
+        comparison = _compare(pair, first, batch, seed)
         if comparison is None:
-            found.n_excluded += 1
+            annotations.n_excluded += 1
             continue
-        found.comparisons.append(comparison)
+        annotations.comparisons.append(comparison)
         if others and random_.random() < config.double_annotated_fraction:
-            second = _compare(pair, others[0], config.batch, seed)
+            second = _compare(pair, others[0], batch, seed)
             if second is not None:
-                found.levels.append((preference_level(comparison), preference_level(second)))
-    return found
+                annotations.levels.append((preference_level(comparison), preference_level(second)))
+    return annotations
 
 
 def _compare(pair: SampledPair, annotator: Annotator, batch: str, seed: int) -> Comparison | None:

@@ -1,12 +1,12 @@
 """The reward models (§3.2.2): dialogs and answers in, scores out. All of puna that scores answers does it here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from puna.core.errors import CheckpointError, ShapeError
+from puna.core.errors import CheckpointError, ConfigError, ShapeError
 from puna.core.manifest import MANIFEST_NAME, fingerprint_input, read_manifest
 from puna.core.records import FinishReason
 from puna.inference.chat_model import Answer
@@ -51,10 +51,10 @@ class RewardModels:
     """Reward models by role, on one device; all read the tokens of one chat model."""
 
     models: dict[str, ScoreModel]
-    fingerprints: dict[str, str]
-    """Of each model's artifact: scores of different reward models cannot be compared."""
-    folders: dict[str, Path]
     eos_id: int
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    """Of each model's artifact: scores of different reward models cannot be compared."""
+    folders: dict[str, Path] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -72,30 +72,31 @@ class RewardModels:
             tokenizer: The chat model's: every reward model must read the same ids.
             roles: Those that are needed; None takes what is given.
         Raises:
-            CheckpointError: a role is missing or unknown, or a reward model has another tokenizer.
+            ConfigError: a role is missing or unknown.
+            CheckpointError: a reward model has another tokenizer.
         """
         wanted = sorted(folders) if roles is None else list(roles)
-        for role in wanted:
-            if role not in folders or role not in ROLES:
-                raise CheckpointError(
-                    where="reward_models",
-                    expected=f"one for {role}" if role in ROLES else f"roles among {', '.join(ROLES)}",
-                    got=", ".join(sorted(folders)) or "none",
-                    fix="Pass the folder of that reward model under its role.",
-                )
+        missing = [role for role in wanted if role not in folders]
+        if missing or not set(folders) <= set(ROLES):
+            raise ConfigError(
+                where="reward_models",
+                expected=f"one for {missing[0]}" if missing else f"roles among {', '.join(ROLES)}",
+                got=", ".join(sorted(folders)) or "none",
+                fix="Pass the folder of each reward model under its role.",
+            )
         for role in wanted:
             _check_tokenizer(folders[role], tokenizer)
         return cls(
             models={role: load_score_model(folders[role], device=device).eval() for role in wanted},
+            eos_id=tokenizer.eos_id,
             fingerprints={role: _fingerprint(folders[role]) for role in wanted},
             folders={role: folders[role] for role in wanted},
-            eos_id=tokenizer.eos_id,
         )
 
     @property
     def max_seq_len(self) -> int:
         """Tokens that every one of them can read."""
-        return min(model.trunk.config.max_seq_len for model in self.models.values())
+        return min((model.trunk.config.max_seq_len for model in self.models.values()), default=0)
 
     def check_room(self, n_tokens: int) -> None:
         """Refuse reward models that could not read the longest prompt with its response.

@@ -1,356 +1,383 @@
-"""Figure 4 of the paper: pretraining, supervised fine-tuning, human feedback, and RLHF round after round.
+"""Figure 4 of the paper as a plan: pretraining, supervised fine-tuning, human feedback, and RLHF version by version.
 
-Each method is one arrow or box and calls one stage; all they share is folders. Reading `raise_llama` top to
-bottom is reading the figure left to right.
+`plan_figure4` lists the steps left to right. It runs nothing: what is skipped, resumed and run side by side follows
+from the steps' inputs (steps.py, executor.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
-from puna.core.artifacts import run_lock
-from puna.core.errors import ConfigError
+from puna.core.config import Settings
 from puna.core.progress import Reporter
-from puna.core.records import Domain
 from puna.core.seeding import derive_seed
-from puna.core.side_by_side import Job, run_side_by_side
+from puna.core.stage import Stage
 from puna.evaluation.harness import evaluate_version
 from puna.ghost_attention.stage import build_gatt_data
 from puna.human_feedback.importers import import_preferences
 from puna.human_feedback.pairs import collect_preferences
 from puna.pretraining.stage import pretrain
 from puna.pretraining_data.shards import tokenize
-from puna.pretraining_data.stage import build as build_corpus
+from puna.pretraining_data.stage import build_corpus
+from puna.recipe.executor import execute
 from puna.recipe.prompt_sets import build_prompt_sets
-from puna.recipe.settings import Figure4Recipe, RealInputs
-from puna.reporting.report import build_report
+from puna.recipe.settings import Figure4Recipe
+from puna.recipe.steps import Step
+from puna.recipe.versions import Version, round_of
+from puna.reporting.report import ReportConfig, write_report
 from puna.reward_modeling.stage import train_reward_model
 from puna.rlhf.ppo import train_ppo
 from puna.rlhf.rejection_sampling import sample_candidates
 from puna.safety.context_distillation import distill
 from puna.safety.score_shift import score_shift
 from puna.sandbox import Oracle, annotator_pool
-from puna.sandbox.stage import build as build_sandbox
+from puna.sandbox.stage import write_sandbox
 from puna.supervised_finetuning.config import FinetuningConfig
 from puna.supervised_finetuning.importers import import_dialogs
 from puna.supervised_finetuning.stage import finetune
-from puna.tokenizer.train import train as train_tokenizer
+from puna.tokenizer.train import make_tokenizer
 
-__all__ = ["STAGES", "raise_llama"]
+__all__ = ["plan_figure4", "raise_llama"]
 
-STAGES = (
-    "data",
-    "tokenizer",
-    "pretraining",
-    "sft",
-    "rlhf-v1",
-    "rlhf-v2",
-    "rlhf-v3",
-    "ghost-attention",
-    "ppo",
-    "evaluation",
-    "report",
-)
-"""Where `--until` can stop."""
-
-ROUND_MODELS = ("sft", "rlhf-v1", "rlhf-v2", "rlhf-v3")
-"""Round k samples from model k - 1 and trains model k."""
+ROLES: tuple[Literal["helpfulness", "safety"], ...] = ("helpfulness", "safety")
 
 
 def raise_llama(
     recipe: Figure4Recipe, *, out: Path, seed: int, reporter: Reporter, until: str | None = None
 ) -> None:
-    """Run the recipe into `out`; finished stages are skipped, an interrupted one resumes.
+    """Run the recipe into `out`; finished steps are skipped, an interrupted one resumes.
 
+    Args:
+        until: The box to stop after; only what it needs is made.
     Raises:
         RunLockedError: another process runs into the same folder.
     """
-    if until is not None and until not in STAGES:
-        raise ConfigError(
-            where="--until",
-            expected=f"one of {', '.join(STAGES)}",
-            got=until,
-            fix="Correct the stage's name.",
-        )
-    figure = Figure4(recipe, out, seed, reporter)
-    steps = {
-        "data": figure.pretraining_data,
-        "tokenizer": figure.tokenizer,
-        "pretraining": figure.pretraining,
-        "sft": figure.supervised_finetuning,
-        "rlhf-v1": lambda: figure.rlhf_round(1),
-        "rlhf-v2": lambda: figure.rlhf_round(2),
-        "rlhf-v3": lambda: figure.rlhf_round(3),
-        "ghost-attention": figure.ghost_attention,
-        "ppo": figure.ppo,
-        "evaluation": figure.evaluation,
-        "report": figure.report,
-    }
-    with run_lock(out):
-        for name, step in steps.items():
-            step()
-            if name == until:
-                return
+    plan = plan_figure4(recipe, out=out, seed=seed)
+    execute(plan, run=out, machine=recipe.machine, reporter=reporter, until=until)
+
+
+def plan_figure4(recipe: Figure4Recipe, *, out: Path, seed: int) -> list[Step]:
+    """Every step of the recipe, in the order of the figure."""
+    figure = _Figure4(recipe, out, seed)
+    return [
+        *figure.pretraining_data(),
+        *figure.tokenizer(),
+        *figure.pretraining(),
+        *figure.supervised_finetuning(),
+        *(step for version in recipe.versions for step in figure.version(version)),
+        *figure.evaluation(),
+        *figure.report(),
+    ]
 
 
 @dataclass(frozen=True)
-class Figure4:
+class _Figure4:
     """The boxes of the figure over one run folder."""
 
     recipe: Figure4Recipe
-    out: Path
+    run: Path
     seed: int
-    reporter: Reporter
 
-    def pretraining_data(self) -> None:
+    def pretraining_data(self) -> Iterator[Step]:
         """Raw text, and everything else people bring: demonstrations, preferences, prompts."""
-        if self.recipe.sandbox:
-            build_sandbox(
-                self.recipe.sandbox, out=self.out / "sandbox", seed=self.seed, reporter=self.reporter
+        recipe, documents = self.recipe, None
+        if recipe.sandbox:
+            yield self._step("data", "sandbox", write_sandbox, recipe.sandbox)
+            documents = self.run / "sandbox" / "documents.jsonl.zst"
+        yield self._step("data", "data", build_corpus, recipe.data, documents=documents)
+        if recipe.real:
+            yield self._step("data", "dialogs", import_dialogs, recipe.real.dialogs)
+            yield self._step("data", "preferences", import_preferences, recipe.real.preferences)
+            yield self._step(
+                "data",
+                "prompts",
+                build_prompt_sets,
+                recipe.real.prompts,
+                dialogs=[self.run / "dialogs"],
+                comparisons=[self.run / "preferences"],
+                n_rounds=recipe.n_rounds,
             )
-        documents = self.out / "sandbox" / "documents.jsonl.zst" if self.recipe.sandbox else None
-        build_corpus(
-            self.recipe.data,
-            documents=documents,
-            out=self.out / "data",
-            seed=self.seed,
-            reporter=self.reporter,
-        )
-        if self.recipe.real:
-            self._import(self.recipe.real)
 
-    def _import(self, real: RealInputs) -> None:
-        out, seed, reporter = self.out, self.seed, self.reporter
-        import_dialogs(real.dialogs, out=out / "dialogs", seed=seed, reporter=reporter)
-        import_preferences(real.preferences, out=out / "preferences", seed=seed, reporter=reporter)
-        build_prompt_sets(
-            real.prompts,
-            dialogs=[out / "dialogs"],
-            comparisons=[out / "preferences"],
-            out=out / "prompts",
-            seed=seed,
-            reporter=reporter,
+    def tokenizer(self) -> Iterator[Step]:
+        """SentencePiece BPE (§2.2.1), then every page as tokens."""
+        data = self.run / "data"
+        yield self._step(
+            "tokenizer", "tokenizer", make_tokenizer, self.recipe.tokenizer, data=data, dialogs=self._dialogs
+        )
+        yield self._step(
+            "tokenizer", "tokens", tokenize, self.recipe.shards, data=data, tokenizer=self.run / "tokenizer"
         )
 
-    def tokenizer(self) -> None:
-        """SentencePiece BPE, then every page as tokens."""
-        train_tokenizer(
-            self.recipe.tokenizer,
-            data=self.out / "data",
-            dialogs=self._dialogs,
-            out=self.out / "tokenizer",
-            seed=self.seed,
-            reporter=self.reporter,
-        )
-        tokenize(
-            self.recipe.shards,
-            data=self.out / "data",
-            tokenizer=self.out / "tokenizer",
-            out=self.out / "tokens",
-            seed=self.seed,
-            reporter=self.reporter,
-        )
-
-    def pretraining(self) -> None:
-        """Self-supervised learning."""
-        pretrain(
+    def pretraining(self) -> Iterator[Step]:
+        """Self-supervised learning (§2.2)."""
+        yield self._step(
+            "pretraining",
+            "pretrained",
+            pretrain,
             self.recipe.pretraining,
-            data=self.out / "tokens",
-            tokenizer=self.out / "tokenizer",
-            out=self.out / "pretrained",
-            seed=self.seed,
-            reporter=self.reporter,
+            data=self.run / "tokens",
+            tokenizer=self.run / "tokenizer",
         )
 
-    def supervised_finetuning(self) -> None:
-        """The first chat model, and its variant for the first round of comparisons."""
-        jobs = {"sft": self._finetuning(self.recipe.sft, "pretrained", [self._dialogs], "sft")}
-        if self.recipe.sft_variant:
-            jobs["sft-variant"] = self._finetuning(
-                self.recipe.sft_variant, "pretrained", [self._dialogs], "sft-variant"
-            )
-        run_side_by_side(jobs, reporter=self.reporter)
+    def supervised_finetuning(self) -> Iterator[Step]:
+        """The first chat model (§3.1), and its variant for the first round of comparisons."""
+        recipe = self.recipe
+        yield self._finetuning("sft", "sft", recipe.sft, "pretrained", [self._dialogs])
+        if recipe.sft_variant:
+            yield self._finetuning("sft", "sft-variant", recipe.sft_variant, "pretrained", [self._dialogs])
 
-    def rlhf_round(self, k: int) -> None:
-        """Human feedback, both reward models, rejection sampling, and fine-tuning: the loop of Figure 4."""
-        self._human_feedback(k)
-        self._reward_models(k)
-        sampling: Job = partial(
+    def version(self, version: Version) -> Iterator[Step]:
+        """One version of the chat model (§3.2.3), by its method."""
+        if version.method == "ppo":
+            return self._ppo(version)
+        if version.method == "ghost_attention":
+            return self._ghost_attention(version)
+        return self._rejection_sampling(version)
+
+    def _rejection_sampling(self, version: Version) -> Iterator[Step]:
+        """Human feedback, both reward models, samples, and fine-tuning on the best: the loop of Figure 4."""
+        k = self._round(version)
+        newest = self._models_before(version)[0]
+        yield from self._human_feedback(version, k)
+        yield from self._reward_models(version, k, newest)
+        earlier = [self.run / "samples" / f"v{j}" for j in range(1, k)]
+        yield self._step(
+            version.name,
+            f"samples/v{k}",
             sample_candidates,
             self.recipe.rejection_sampling,
-            model=self.out / ROUND_MODELS[k - 1],
+            model=self.run / newest,
             prompts=self._prompts(f"round-{k}"),
             reward_models=self._rewards(k),
-            out=self.out / "samples" / f"v{k}",
+            earlier=earlier if version.pool == "all" else [],
             seed=derive_seed(self.seed, "samples", k),
-            labels={"version": ROUND_MODELS[k]},
-            earlier=[self.out / "samples" / f"v{j}" for j in range(1, k)],
+            labels={"version": version.name},
         )
         if k == 1:
-            jobs = {"samples": sampling, "distillation": self._safety_context_distillation()}
-            run_side_by_side(jobs, reporter=self.reporter)
-        else:
-            sampling(reporter=self.reporter)
-        start = "pretrained" if self.recipe.rlhf_starts_from == "base" else "sft"
-        data = [self.out / "samples" / f"v{k}", self.out / "safety" / "distillation"]
-        self._finetuning(self.recipe.rlhf_finetuning, start, data, ROUND_MODELS[k])(reporter=self.reporter)
+            yield self._safety_context_distillation(version)
+        data = [self.run / "samples" / f"v{k}", self.run / "safety" / "distillation"]
+        if version.has_ghost_attention:
+            yield from self._gatt_dialogs(version)
+            data.append(self.run / "gatt")
+        yield self._finetuning(
+            version.name, version.name, self.recipe.rlhf_finetuning, version.starts_from, data
+        )
 
-    def _human_feedback(self, k: int) -> None:
+    def _human_feedback(self, version: Version, k: int) -> Iterator[Step]:
+        """Fresh comparisons of the two newest variants (§3.2.1); people's own preferences do not grow."""
         if self.recipe.real:
             return
-        predecessor = ROUND_MODELS[k - 2] if k > 1 else "sft-variant"
-        models = [self.out / ROUND_MODELS[k - 1]]
-        if k > 1 or self.recipe.sft_variant:
-            models.append(self.out / predecessor)
-        collect_preferences(
-            self.recipe.preferences.model_copy(update={"batch": str(k)}),
-            models=models,
+        variants = self._models_before(version)[:2]
+        yield self._step(
+            version.name,
+            f"preferences/batch-{k}",
+            collect_preferences,
+            self.recipe.preferences,
+            models=[self.run / name for name in variants],
             prompts=self._prompts(f"round-{k}"),
             annotators=annotator_pool(self.recipe.n_annotators),
-            out=self.out / "preferences" / f"batch-{k}",
+            batch=str(k),
             seed=derive_seed(self.seed, "preferences", k),
-            reporter=self.reporter,
             labels={"batch": str(k)},
         )
 
-    def _reward_models(self, k: int) -> None:
-        """Both are trained on every comparison so far; real preferences do not grow, so theirs are trained once."""
-        if self.recipe.real and k > 1:
+    def _reward_models(self, version: Version, k: int, newest: str) -> Iterator[Step]:
+        """Both are trained on every comparison so far (§3.2.2); on real preferences, which do not grow, once."""
+        recipe = self.recipe
+        if recipe.real and k > 1:
             return
-        comparisons = [self.out / "preferences"]
-        if self.recipe.sandbox:
-            batches = [self.out / "preferences" / f"batch-{j}" for j in range(1, k + 1)]
-            comparisons = [*batches, self.out / "sandbox" / "open_comparisons.jsonl"]
-        roles: tuple[Domain, Domain] = ("helpfulness", "safety")
-        jobs = {}
-        for role in roles:
-            config = self.recipe.helpfulness_reward if role == "helpfulness" else self.recipe.safety_reward
-            if k > 1 and self.recipe.later_reward_epochs:
-                config = config.model_copy(update={"n_epochs": self.recipe.later_reward_epochs})
-            goes_on = k > 1 and self.recipe.later_rewards == "previous"
-            jobs[self._rewards(k)[role].name] = partial(
+        comparisons = [self.run / "preferences"]
+        if recipe.sandbox:
+            batches = [self.run / "preferences" / f"batch-{j}" for j in range(1, k + 1)]
+            comparisons = [*batches, self.run / "sandbox" / "open_comparisons.jsonl"]
+        continues = k > 1 and recipe.later_rewards == "previous"
+        for role in ROLES:
+            config = recipe.helpfulness_reward if role == "helpfulness" else recipe.safety_reward
+            if k > 1 and recipe.later_reward_epochs:
+                config = config.model_copy(update={"n_epochs": recipe.later_reward_epochs})
+            yield self._step(
+                version.name,
+                f"reward/{role}-{k}",
                 train_reward_model,
                 config,
-                chat_model=self.out / ROUND_MODELS[k - 1],
+                chat_model=self.run / newest,
                 comparisons=comparisons,
                 role=role,
-                out=self._rewards(k)[role],
+                previous=self._rewards(k - 1)[role] if continues else None,
                 seed=derive_seed(self.seed, "reward", role, k),
                 labels={"role": role, "round": str(k)},
-                previous=self._rewards(k - 1)[role] if goes_on else None,
             )
-        run_side_by_side(jobs, reporter=self.reporter)
 
-    def _safety_context_distillation(self) -> Job:
-        return partial(
+    def _safety_context_distillation(self, version: Version) -> Step:
+        """Safer answers drawn out of the SFT model (§4.2.4); every version learns from them."""
+        return self._step(
+            version.name,
+            "safety/distillation",
             distill,
             self.recipe.distillation,
-            model=self.out / "sft",
+            model=self.run / "sft",
             prompts=self._prompts("red_team"),
             reward_models=self._rewards(1),
-            out=self.out / "safety" / "distillation",
             seed=derive_seed(self.seed, "distillation"),
         )
 
-    def ghost_attention(self) -> None:
-        """V3 learns to keep instructions over turns; the model before it stays as the ablation of Table 30.
+    def _ghost_attention(self, version: Version) -> Iterator[Step]:
+        """A version tuned on Ghost Attention dialogs; the model it starts from stays as the ablation of Table 30.
 
         Its dialogs are sampled turn after turn, which leaves cores idle: the versions so far are measured meanwhile.
         """
-        sampling: Job = partial(
+        k = self._round(version)
+        yield from self._gatt_dialogs(version)
+        if self._measured_meanwhile == version.name:
+            before = self.recipe.versions[: self.recipe.versions.index(version)]
+            yield from self._evaluations(["sft", "pretrained", *(other.name for other in before)])
+        data = [self.run / "gatt", self.run / "samples" / f"v{k}", self.run / "safety" / "distillation"]
+        yield self._finetuning(
+            version.name, version.name, self.recipe.gatt_finetuning, version.starts_from, data
+        )
+
+    def _gatt_dialogs(self, version: Version) -> Iterator[Step]:
+        """Dialogs that keep an instruction (§3.3), sampled from the newest model for the first version that learns them."""
+        learners = [v for v in self.recipe.versions if v.has_ghost_attention or v.method == "ghost_attention"]
+        if version is not learners[0]:
+            return
+        yield self._step(
+            version.name,
+            "gatt",
             build_gatt_data,
             self.recipe.gatt,
-            model=self.out / "rlhf-v3",
+            model=self.run / self._models_before(version)[0],
             dialogs=self._prompts("constraints"),
-            out=self.out / "gatt",
+            reward_model=self._rewards(self._round(version))["helpfulness"],
             seed=derive_seed(self.seed, "gatt"),
-            reward_model=self._rewards(3)["helpfulness"],
         )
-        so_far = [self._evaluation(version) for version in ("sft", "pretrained", *ROUND_MODELS[1:])]
-        jobs: dict[str, Job] = {"dialogs": sampling, "evaluation": partial(_in_turn, so_far)}
-        run_side_by_side(jobs, reporter=self.reporter)
-        data = [self.out / "gatt", self.out / "samples" / "v3", self.out / "safety" / "distillation"]
-        tuning = self._finetuning(self.recipe.gatt_finetuning, "rlhf-v3", data, "rlhf-v3-gatt")
-        tuning(reporter=self.reporter)
 
-    def ppo(self) -> None:
-        """PPO on top of the rejection-sampling checkpoint, early stopped on held-out prompts."""
-        train_ppo(
+    def _ppo(self, version: Version) -> Iterator[Step]:
+        """PPO on top of a checkpoint (§3.2.3), early stopped on held-out prompts."""
+        k = self._round(version)
+        yield self._step(
+            version.name,
+            version.name,
+            train_ppo,
             self.recipe.ppo,
-            policy=self.out / "rlhf-v3-gatt",
-            reward_models=self._rewards(3),
-            prompts=self._prompts("round-3"),
+            policy=self.run / version.starts_from,
+            reward_models=self._rewards(k),
+            prompts=self._prompts(f"round-{k}"),
             held_out_prompts=self._prompts("early_stopping"),
-            out=self.out / "rlhf-v3-ppo",
             seed=derive_seed(self.seed, "ppo"),
-            reporter=self.reporter,
-            labels={"version": "rlhf-v3-ppo"},
+            labels={"version": version.name},
         )
 
-    def evaluation(self) -> None:
+    def evaluation(self) -> Iterator[Step]:
         """Every version on the same held-out prompts with the last reward models; the oracle where there is one.
 
-        Those before Ghost Attention have been measured beside it.
+        Newest first: its evaluation needs the last training, so that all that is left is measured side by side.
         """
-        jobs: dict[str, Job] = {v: self._evaluation(v) for v in ("rlhf-v3-gatt", "rlhf-v3-ppo")}
-        jobs["score shift"] = partial(
+        names = [version.name for version in self.recipe.versions]
+        if self._measured_meanwhile is None:
+            names = ["sft", "pretrained", *names]
+        else:
+            names = names[names.index(self._measured_meanwhile) :][::-1]
+        yield from self._evaluations(names)
+        yield self._step(
+            "evaluation",
+            "safety/score_shift",
             score_shift,
             self.recipe.score_shift,
-            before=self.out / "sft",
-            after=self.out / "rlhf-v3-ppo",
+            before=self.run / "sft",
+            after=self.run / self.recipe.versions[-1].name,
             prompts=self._prompts("held_out"),
-            reward_models=self._rewards(3),
-            out=self.out / "safety" / "score_shift",
+            reward_models=self._rewards(self.recipe.n_rounds),
             seed=derive_seed(self.seed, "score-shift"),
         )
-        run_side_by_side(jobs, reporter=self.reporter)
 
-    def _evaluation(self, version: str) -> Job:
-        return partial(
-            evaluate_version,
-            self.recipe.evaluation,
-            model=self.out / version,
-            prompts=self._prompts("held_out"),
-            grader=Oracle() if self.recipe.sandbox else None,
-            reward_models=self._rewards(3),
-            out=self.out / "evaluation" / version,
-            seed=derive_seed(self.seed, "evaluation"),
-            labels={"version": version},
-            reference=None if version == "sft" else self.out / "evaluation" / "sft",
+    @property
+    def _measured_meanwhile(self) -> str | None:
+        """The Ghost Attention version beside whose dialogs the versions before it are measured, if the last reward
+        models, which measure them, exist by then."""
+        return next(
+            (
+                version.name
+                for version in self.recipe.versions
+                if version.method == "ghost_attention" and self._round(version) == self.recipe.n_rounds
+            ),
+            None,
         )
 
-    def report(self) -> None:
-        """The paper's tables and figures, from this run."""
-        build_report(self.out, self.out / "report", title=self.recipe.title, reporter=self.reporter)
+    def _evaluations(self, versions: Sequence[str]) -> Iterator[Step]:
+        for version in versions:
+            yield self._step(
+                "evaluation",
+                f"evaluation/{version}",
+                evaluate_version,
+                self.recipe.evaluation,
+                model=self.run / version,
+                prompts=self._prompts("held_out"),
+                grader=Oracle() if self.recipe.sandbox else None,
+                reward_models=self._rewards(self.recipe.n_rounds),
+                reference=None if version == "sft" else self.run / "evaluation" / "sft",
+                seed=derive_seed(self.seed, "evaluation"),
+                labels={"version": version},
+            )
 
-    def _finetuning(self, config: FinetuningConfig, base: str, data: Sequence[Path], version: str) -> Job:
-        return partial(
+    def report(self) -> Iterator[Step]:
+        """The paper's tables and figures, from this run."""
+        config = ReportConfig(title=self.recipe.title)
+        yield self._step("report", "report", write_report, config, run=self.run)
+
+    def _finetuning(
+        self, box: str, version: str, config: FinetuningConfig, base: str, data: Sequence[Path]
+    ) -> Step:
+        return self._step(
+            box,
+            version,
             finetune,
             config,
-            base_model=self.out / base,
+            base_model=self.run / base,
             dialogs=list(data),
-            out=self.out / version,
             seed=derive_seed(self.seed, version),
             labels={"version": version},
         )
 
+    def _step(
+        self,
+        box: str,
+        out: str,
+        stage: Stage[Any],
+        config: Settings,
+        *,
+        seed: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        **inputs: Any,
+    ) -> Step:
+        return Step(
+            box=box,
+            out=self.run / out,
+            stage=stage,
+            config=config,
+            inputs=inputs,
+            seed=self.seed if seed is None else seed,
+            labels=labels or {},
+        )
+
+    def _round(self, version: Version) -> int:
+        return round_of(self.recipe.versions, version)
+
+    def _models_before(self, version: Version) -> list[str]:
+        """The chat models there are when a version's round begins, newest first."""
+        made = [other.name for other in self.recipe.versions[: self.recipe.versions.index(version)]]
+        variant = ["sft-variant"] if self.recipe.sft_variant and not made else []
+        return [*reversed(made), "sft", *variant]
+
     @property
     def _dialogs(self) -> Path:
-        return self.out / ("sandbox" if self.recipe.sandbox else "dialogs") / "dialogs.jsonl"
+        return self.run / ("sandbox" if self.recipe.sandbox else "dialogs") / "dialogs.jsonl"
 
     def _prompts(self, name: str) -> Path:
-        return self.out / ("sandbox/prompts" if self.recipe.sandbox else "prompts/prompts") / f"{name}.jsonl"
+        return self.run / ("sandbox/prompts" if self.recipe.sandbox else "prompts/prompts") / f"{name}.jsonl"
 
     def _rewards(self, k: int) -> dict[str, Path]:
+        """The reward models of a round; on real preferences there is one pair for all rounds."""
         round_ = 1 if self.recipe.real else k
-        return {
-            "helpfulness": self.out / "reward" / f"helpfulness-{round_}",
-            "safety": self.out / "reward" / f"safety-{round_}",
-        }
-
-
-def _in_turn(jobs: Sequence[Job], *, reporter: Reporter) -> None:
-    """One job after another, as one job."""
-    for job in jobs:
-        job(reporter=reporter)
+        return {role: self.run / "reward" / f"{role}-{round_}" for role in ROLES}

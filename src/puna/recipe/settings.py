@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from puna.core.config import Settings
 from puna.core.errors import ConfigError
+from puna.core.machine import Machine
 from puna.evaluation.config import EvaluationConfig
 from puna.ghost_attention.stage import GattConfig
 from puna.human_feedback.config import PreferencesConfig
@@ -16,6 +17,7 @@ from puna.pretraining.config import PretrainingConfig
 from puna.pretraining_data.shards import ShardConfig
 from puna.pretraining_data.stage import DataConfig
 from puna.recipe.prompt_sets import PromptSetsConfig
+from puna.recipe.versions import PAPER_SCHEDULE, Version, check_schedule
 from puna.reward_modeling.config import RewardModelConfig
 from puna.rlhf.ppo_config import PPOConfig
 from puna.rlhf.rejection_sampling import RejectionSamplingConfig
@@ -48,6 +50,8 @@ class Figure4Recipe(Settings):
 
     title: str = "A Llama 2, raised"
     """Heading of the report."""
+    machine: Machine = Machine()
+    """Device, threads, speed, trackers and energy; nothing here changes what is learned."""
     sandbox: SandboxConfig | None = None
     """The closed world with ground truth."""
     real: RealInputs | None = None
@@ -70,6 +74,8 @@ class Figure4Recipe(Settings):
     """§3.2.2"""
     safety_reward: RewardModelConfig = RewardModelConfig()
     """§3.2.2"""
+    versions: tuple[Version, ...] = Field(default=PAPER_SCHEDULE, min_length=1)
+    """The RLHF versions in order (§3.2.3); the default is the paper's five with PPO on top."""
     later_rewards: LaterRewards = "chat"
     """What the reward models of round 2 and later start from: the latest chat checkpoint, as §3.2.2 does, or the
     round before's reward model, for `later_reward_epochs`. The second is our choice, for time."""
@@ -78,17 +84,15 @@ class Figure4Recipe(Settings):
     distillation: DistillationConfig = DistillationConfig()
     """Safety context distillation, gated by the safety reward model (§4.2.4)."""
     rejection_sampling: RejectionSamplingConfig = RejectionSamplingConfig()
-    """V1 and V2 (§3.2.3); V3 too, whose checkpoint PPO starts from."""
+    """Samples of every rejection-sampling version (§3.2.3)."""
     rlhf_finetuning: FinetuningConfig = FinetuningConfig()
-    """Every version is fine-tuned on its selected samples for a constant number of steps (§3.2.3)."""
-    rlhf_starts_from: Literal["base", "sft"] = "base"
-    """§3.2.3 restarts every version from the base model."""
+    """Every rejection-sampling version on its selected samples (§3.2.3)."""
     gatt: GattConfig = GattConfig()
-    """Ghost Attention data, sampled from V3 (§3.3)."""
+    """Ghost Attention dialogs (§3.3)."""
     gatt_finetuning: FinetuningConfig = FinetuningConfig()
-    """Fine-tuning of V3 on it, with its selected samples beside it."""
+    """Fine-tuning of a ghost_attention version on them, with selected samples beside them."""
     ppo: PPOConfig = PPOConfig()
-    """PPO on top of V3's checkpoint (§3.2.3)."""
+    """PPO on top of a version (§3.2.3)."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Every version on the held-out prompts."""
     score_shift: ShiftConfig = ShiftConfig()
@@ -101,6 +105,21 @@ class Figure4Recipe(Settings):
         if (self.sandbox is None) == (self.real is None):
             raise ValueError("a recipe has either a [sandbox] or a [real] section")
         return self
+
+    @model_validator(mode="after")
+    def _versions_make_sense(self) -> "Figure4Recipe":
+        check_schedule(self.versions)
+        if self.sandbox and len(self.sandbox.prompts_per_round) < self.n_rounds:
+            raise ValueError(
+                f"sandbox.prompts_per_round has {len(self.sandbox.prompts_per_round)} rounds, but versions holds "
+                f"{self.n_rounds} rejection-sampling versions: give each a number of prompts"
+            )
+        return self
+
+    @property
+    def n_rounds(self) -> int:
+        """Rounds of preferences, reward models and sampling: one per rejection-sampling version."""
+        return sum(version.method == "rejection_sampling" for version in self.versions)
 
 
 def builtin_recipe(name: str) -> Path:

@@ -1,18 +1,16 @@
 """The numbers that `puna quickstart` prints."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from puna.reporting.run_folder import RunFolder, last_version
+from puna.reporting.run_folder import RunFolder, last_version, version_key
 from puna.reporting.sections.costs import peak_rss_bytes, wall_seconds
 from puna.reporting.sections.data import data_numbers
 from puna.reporting.sections.reward_models import reward_model_numbers
 from puna.reporting.sections.versions import TURNS
 
-__all__ = ["VERSIONS", "quickstart_summary"]
-
-VERSIONS = ("pretrained", "sft", "rlhf-v1", "rlhf-v2", "rlhf-v3-ppo")
-"""The versions of the quickstart, in the order of training."""
+__all__ = ["quickstart_summary"]
 
 _MEASURES = (
     "helpfulness",
@@ -44,12 +42,16 @@ def quickstart_summary(run: Path) -> dict[str, Any]:
         "peak_rss_bytes": peak_rss_bytes(folder),
         "versions": [
             {"version": version} | {name: folder.evaluations[version].metrics.get(name) for name in _MEASURES}
-            for version in VERSIONS
-            if version in folder.evaluations
+            for version in _last_of_each_number(folder.evaluations)
         ],
         "reward_models": _latest(reward_model_numbers(folder)),
         "data": {name: measured.get(name) for name in _DATA},
     }
+
+
+def _last_of_each_number(versions: Iterable[str]) -> list[str]:
+    """Of versions with one number, such as rlhf-v3 and rlhf-v3-ppo, the last: the others are steps on the way to it."""
+    return list({version_key(version)[0]: version for version in sorted(versions, key=version_key)}.values())
 
 
 def _latest(models: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,11 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from puna.inference import Completion, Engine
+from puna.inference.reward_models import RewardModels
 from puna.model import ScoreModel, Transformer
 from puna.rlhf.advantages import gae
 from puna.rlhf.ppo_config import PPOConfig
 from puna.rlhf.prompts import EncodedPrompt, is_safety
-from puna.rlhf.reward_models import RewardModels, score_completions
 from puna.rlhf.rewards import (
     ScoreConfig,
     composite_score,
@@ -85,14 +85,13 @@ def judge(
     completions: Sequence[Completion],
     config: ScoreConfig,
     *,
-    eos_id: int,
     n_rows: int,
 ) -> Judged:
     """Score responses by both reward models, and measure how far the policy has moved on them."""
     token_ids = [prompt.token_ids for prompt in prompts]
     rollout = lay_out(token_ids, completions, device=models.device)
-    found = score_completions(models.reward_models, token_ids, completions, eos_id=eos_id, n_rows=n_rows)
-    by_role = {role: torch.tensor(values, device=models.device) for role, values in found.items()}
+    logits = models.reward_models.score(token_ids, completions, max_batch_size=n_rows)
+    by_role = {role: torch.tensor(values, device=models.device) for role, values in logits.items()}
     tagged = is_safety(prompts).to(models.device)
     raw = composite_score(
         by_role["helpfulness"], by_role["safety"], tagged, threshold=config.safety_threshold

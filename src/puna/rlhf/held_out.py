@@ -50,12 +50,12 @@ class EarlyStopping:
 
 
 def evaluate(
-    models: PPOModels, prompts: Sequence[EncodedPrompt], config: PPOConfig, *, seed: int, eos_id: int
+    models: PPOModels, prompts: Sequence[EncodedPrompt], config: PPOConfig, *, seed: int
 ) -> dict[str, float]:
     """Scores and KL of one response to each held-out prompt; the seeds are the same at every evaluation."""
     chosen = prompts[: config.early_stopping.max_prompts]
     seeds = [derive_seed(seed, "held out", row) for row in range(len(chosen))]
     completions = sample(models.engine, chosen, max_new_tokens=config.max_new_tokens, seeds=seeds)
-    judged = judge(models, chosen, completions, config.reward, eos_id=eos_id, n_rows=config.micro_batch_size)
+    judged = judge(models, chosen, completions, config.reward, n_rows=config.micro_batch_size)
     spread = {"score": float(judged.scores.mean()), "score_std": float(judged.scores.std(unbiased=False))}
     return judged.metrics | spread

@@ -13,40 +13,36 @@ from typing import Any
 import torch
 from torch import nn
 
-from puna.core.artifacts import Manifest, StageContext, run_stage
-from puna.core.devices import pick_device
-from puna.core.progress import Reporter
+from puna.core.artifacts import StageContext
 from puna.core.seeding import derive_seed, generator
-from puna.inference import Engine
-from puna.model import ScoreModel, Transformer, load_model, load_score_model, save_model
+from puna.core.stage import Metrics, stage
+from puna.inference.chat_model import ChatModel
+from puna.inference.reward_models import ROLES, RewardModels
+from puna.model import ScoreModel, Transformer, load_score_model, save_model
 from puna.model.generation_config import read_generation_config
 from puna.rlhf.diagnosis import diagnose
 from puna.rlhf.experience import PPOModels, judge, learn_from, precision
 from puna.rlhf.held_out import EarlyStopping, evaluate
 from puna.rlhf.ppo_config import PPOConfig
 from puna.rlhf.ppo_update import joint_optimizer, update
-from puna.rlhf.prompts import EncodedPrompt, is_safety, read_prompts
-from puna.rlhf.reward_models import load_reward_models
+from puna.rlhf.prompts import EncodedPrompt, is_safety, longest, read_prompts
 from puna.rlhf.rollout import sample
-from puna.tokenizer import Tokenizer
 from puna.training.order import ShuffledOrder
 from puna.training.resume import load_state, save_state
 
 __all__ = ["PPOConfig", "train_ppo"]
 
 
+@stage("model")
 def train_ppo(
     config: PPOConfig,
+    context: StageContext,
     *,
     policy: Path,
     reward_models: Mapping[str, Path],
     prompts: Path,
     held_out_prompts: Path,
-    out: Path,
-    seed: int,
-    reporter: Reporter,
-    labels: Mapping[str, str] | None = None,
-) -> Manifest:
+) -> Metrics:
     """Train a policy with PPO and keep the one that was best on held-out prompts.
 
     Source: §3.2.3; what the paper leaves open (critic, advantages, stopping rule) is a setting that says so.
@@ -56,55 +52,28 @@ def train_ppo(
         reward_models: Folders by role: helpfulness and safety.
         prompts: JSON Lines of Prompt; domain "safety" is the paper's is_safety tag.
         held_out_prompts: The same, for early stopping only.
-    Returns:
-        Manifest of the model artifact; metrics hold the best iteration and its held-out numbers.
     """
-
-    def build(context: StageContext) -> dict[str, Any]:
-        models, tokenizer = _load(config, policy, reward_models, seed=seed)
-        room = models.policy.config.max_seq_len - config.max_new_tokens
-        train, n_too_long = read_prompts(prompts, tokenizer, max_tokens=room)
-        held_out, _ = read_prompts(held_out_prompts, tokenizer, max_tokens=room)
-        trainer = _Trainer(config, models, tokenizer.eos_id, train, held_out, context)
-        metrics = trainer.run()
-        save_model(trainer.best, context.folder, generation=read_generation_config(policy))
-        tokenizer.save(context.folder, max_seq_len=models.policy.config.max_seq_len)
-        return metrics | {"n_prompts": len(train), "n_prompts_too_long": n_too_long}
-
-    inputs = {
-        "policy": policy,
-        "prompts": prompts,
-        "held_out_prompts": held_out_prompts,
-        **{f"reward_model_{role}": folder for role, folder in reward_models.items()},
-    }
-    return run_stage(
-        out,
-        kind="model",
-        config=config,
-        inputs=inputs,
-        seed=seed,
-        build=build,
-        labels=labels,
-        reporter=reporter,
-    )
-
-
-def _load(
-    config: PPOConfig, policy: Path, reward_models: Mapping[str, Path], *, seed: int
-) -> tuple[PPOModels, Tokenizer]:
-    device = pick_device(config.device)
-    tokenizer = Tokenizer.load(policy)
-    tokenizer.check_can_be_saved()
-    model = load_model(policy, device=device)
-    judges = load_reward_models(reward_models, tokenizer, device=device)
+    chat = ChatModel.load(policy, device=context.device)
+    chat.tokenizer.check_can_be_saved()
+    rewards = RewardModels.load(reward_models, chat.tokenizer, device=context.device, roles=ROLES)
+    room = chat.max_seq_len - config.max_new_tokens
+    train, n_too_long = read_prompts(prompts, chat.tokenizer, max_tokens=room)
+    held_out, _ = read_prompts(held_out_prompts, chat.tokenizer, max_tokens=room)
+    rewards.check_room(max(longest(train), longest(held_out)) + config.max_new_tokens)
     models = PPOModels(
-        policy=model,
-        reference=_frozen_copy(model),
-        critic=_new_critic(config, model, reward_models["helpfulness"], seed=derive_seed(seed, "critic")),
-        reward_models=judges,
-        engine=Engine(model, tokenizer),
+        policy=chat.transformer,
+        reference=_frozen_copy(chat.transformer),
+        critic=_new_critic(
+            config, chat.transformer, reward_models["helpfulness"], seed=derive_seed(context.seed, "critic")
+        ),
+        reward_models=rewards,
+        engine=chat.engine,
     )
-    return models, tokenizer
+    trainer = _Trainer(config, models, train, held_out, context)
+    metrics = trainer.run()
+    save_model(trainer.best, context.folder, generation=read_generation_config(policy))
+    chat.tokenizer.save(context.folder, max_seq_len=chat.max_seq_len)
+    return metrics | {"n_prompts": len(train), "n_prompts_too_long": n_too_long}
 
 
 def _new_critic(config: PPOConfig, policy: Transformer, reward_model: Path, *, seed: int) -> ScoreModel:
@@ -131,7 +100,6 @@ class _Trainer:
 
     config: PPOConfig
     models: PPOModels
-    eos_id: int
     prompts: Sequence[EncodedPrompt]
     held_out: Sequence[EncodedPrompt]
     context: StageContext
@@ -183,7 +151,7 @@ class _Trainer:
         n_rows = config.micro_batch_size
         with precision(models, config):
             completions = sample(models.engine, batch, max_new_tokens=config.max_new_tokens, seeds=seeds)
-            judged = judge(models, batch, completions, config.reward, eos_id=self.eos_id, n_rows=n_rows)
+            judged = judge(models, batch, completions, config.reward, n_rows=n_rows)
             experience, reward = learn_from(models, judged, is_safety(batch), config)
         order = torch.randperm(len(batch), generator=generator(seed, "mini-batches", iteration))
         order = order.to(models.device)
@@ -215,6 +183,4 @@ class _Trainer:
 
     def _held_out_metrics(self) -> dict[str, float]:
         with precision(self.models, self.config):
-            return evaluate(
-                self.models, self.held_out, self.config, seed=self.context.seed, eos_id=self.eos_id
-            )
+            return evaluate(self.models, self.held_out, self.config, seed=self.context.seed)

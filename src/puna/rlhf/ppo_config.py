@@ -59,8 +59,6 @@ class PPOConfig(Settings):
     """Iterations that a kill can cost."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the matrix products in training (autocast); weights and losses stay float32."""
-    device: str = "auto"
-    """Where everything runs."""
 
     @model_validator(mode="after")
     def _batches_divide(self) -> "PPOConfig":

@@ -12,7 +12,7 @@ from puna.core.errors import DataError
 from puna.core.records import Prompt, read_records
 from puna.tokenizer import Tokenizer, render_prompt
 
-__all__ = ["EncodedPrompt", "is_safety", "read_prompts"]
+__all__ = ["EncodedPrompt", "is_safety", "longest", "read_prompts"]
 
 
 class EncodedPrompt(NamedTuple):
@@ -45,3 +45,8 @@ def read_prompts(path: Path, tokenizer: Tokenizer, *, max_tokens: int) -> tuple[
 def is_safety(prompts: Sequence[EncodedPrompt]) -> Bool[Tensor, " batch"]:
     """The paper's is_safety(p): the prompt is tagged as likely to draw an unsafe answer."""
     return torch.tensor([item.prompt.domain == "safety" for item in prompts])
+
+
+def longest(prompts: Sequence[EncodedPrompt]) -> int:
+    """Tokens of the longest prompt."""
+    return max(len(item.token_ids) for item in prompts)

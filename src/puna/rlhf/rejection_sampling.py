@@ -6,27 +6,28 @@ It samples and selects; the fine-tuning is the supervised stage's.
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
 
-from puna.core.artifacts import Manifest, StageContext, read_manifest, run_stage
+from puna.core.artifacts import StageContext
 from puna.core.config import Settings
-from puna.core.devices import pick_device
-from puna.core.progress import Reporter
-from puna.core.records import Provenance, Sample, read_records, write_records
+from puna.core.records import Sample, read_records, write_records
 from puna.core.seeding import derive_seed
-from puna.inference import Completion, Engine, SamplingConfig
-from puna.model import load_model
+from puna.core.stage import Metrics, stage
+from puna.inference import Completion, SamplingConfig
+from puna.inference.chat_model import ChatModel
+from puna.inference.reward_models import ROLES, RewardModels
 from puna.rlhf.best_of_k import reward_by_k
-from puna.rlhf.prompts import EncodedPrompt, read_prompts
-from puna.rlhf.reward_models import RewardModels, load_reward_models, score_completions
+from puna.rlhf.prompts import EncodedPrompt, longest, read_prompts
 from puna.rlhf.rewards import ScoreConfig
 from puna.rlhf.selection import above_quantile, best_of_each, group_by_prompt, ranking_scores
-from puna.tokenizer import Tokenizer, render_prompt
 
 __all__ = ["RejectionSamplingConfig", "sample_candidates"]
+
+SCORED_AT_ONCE = 32
+"""Responses of similar length that a reward model reads together."""
 
 
 class RejectionSamplingConfig(Settings):
@@ -42,78 +43,42 @@ class RejectionSamplingConfig(Settings):
     """Longest response. Not stated: our choice."""
     score: ScoreConfig = ScoreConfig()
     """The ranking score: the same composite as PPO's. Our choice."""
-    pool: Literal["latest", "all"] = "latest"
-    """Samples that compete: this iteration's (the paper's way through V3), or all earlier ones' too (after)."""
     require_eos: bool = True
     """A response cut by length is never selected. Our choice."""
     min_quantile: float = Field(default=0.0, ge=0, lt=1)
     """Selected dialogs under this quantile of their scores are left out. Our choice: none."""
-    device: str = "auto"
-    """Where the models run."""
 
 
+@stage("samples")
 def sample_candidates(
     config: RejectionSamplingConfig,
+    context: StageContext,
     *,
     model: Path,
     prompts: Path,
     reward_models: Mapping[str, Path],
-    out: Path,
-    seed: int,
-    reporter: Reporter,
-    labels: Mapping[str, str] | None = None,
     earlier: Sequence[Path] = (),
-) -> Manifest:
-    """Sample, score and select.
+) -> Metrics:
+    """Sample K responses per prompt, score them, and select the best of each prompt (§3.2.3).
+
+    Writes samples.jsonl (this iteration's) and selected.jsonl (one dialog per prompt); the metrics hold reward_by_k of
+    Figure 7.
 
     Args:
-        model: The latest model; in the paper always the 70B, whose selection also trains the smaller ones.
+        model: The chat model that is sampled: the latest; in the paper always the 70B.
         prompts: JSON Lines of Prompt, single- or multi-turn.
-        reward_models: Folders by role: the best ones there are now.
-        earlier: Samples artifacts of earlier iterations, pooled when the settings say so; they are scored anew,
-            because scores of different reward models cannot be compared.
-    Returns:
-        Manifest of the samples artifact: samples.jsonl (this iteration's), selected.jsonl (one dialog a prompt)
-        and the metrics, with reward_by_k of Figure 7.
+        reward_models: Folders by role, helpfulness and safety: the best there are now.
+        earlier: Samples artifacts of earlier iterations that compete too. They are scored anew, because scores of
+            different reward models cannot be compared.
     """
-    pooled = tuple(earlier) if config.pool == "all" else ()
-
-    def build(context: StageContext) -> dict[str, Any]:
-        return _build(config, context, model, prompts, reward_models, pooled)
-
-    inputs: dict[str, Path | Sequence[Path]] = {"model": model, "prompts": prompts, "earlier": pooled}
-    inputs |= {f"reward_model_{role}": folder for role, folder in reward_models.items()}
-    return run_stage(
-        out,
-        kind="samples",
-        config=config,
-        inputs=inputs,
-        seed=seed,
-        build=build,
-        labels=labels,
-        reporter=reporter,
-    )
-
-
-def _build(
-    config: RejectionSamplingConfig,
-    context: StageContext,
-    model: Path,
-    prompts: Path,
-    reward_models: Mapping[str, Path],
-    pooled: Sequence[Path],
-) -> dict[str, Any]:
-    tokenizer, device = Tokenizer.load(model), pick_device(config.device)
-    judges = load_reward_models(reward_models, tokenizer, device=device)
-    transformer = load_model(model, device=device)
-    room = transformer.config.max_seq_len - config.max_new_tokens
-    encoded, n_too_long = read_prompts(prompts, tokenizer, max_tokens=room)
-    manifest = read_manifest(model)
-    version = manifest.labels.get("version", "")
-    source = Provenance(model=manifest.fingerprint, version=version, temperature=0, top_p=0, seed=0)
-    samples = _sample(config, Engine(transformer, tokenizer), judges, encoded, source, tokenizer, context)
-    old = [_rescored(folder, judges, tokenizer) for folder in pooled]
-    groups = group_by_prompt(itertools.chain(samples, *old))
+    chat = ChatModel.load(model, device=context.device)
+    rewards = RewardModels.load(reward_models, chat.tokenizer, device=context.device, roles=ROLES)
+    room = chat.max_seq_len - config.max_new_tokens
+    encoded, n_too_long = read_prompts(prompts, chat.tokenizer, max_tokens=room)
+    rewards.check_room(longest(encoded) + config.max_new_tokens)
+    samples = _sample(config, chat, rewards, encoded, context)
+    pooled = [sample for folder in earlier for sample in _scored_anew(folder, chat, rewards)]
+    groups = group_by_prompt(itertools.chain(samples, pooled))
     best = best_of_each(groups, config.score, require_eos=config.require_eos)
     selected = above_quantile(best, config.min_quantile)
     write_records(context.folder / "samples.jsonl", samples)
@@ -121,67 +86,58 @@ def _build(
     return _metrics(config, samples) | {
         "n_prompts": len(encoded),
         "n_prompts_too_long": n_too_long,
-        "n_pooled": sum(len(part) for part in old),
+        "n_pooled": len(pooled),
         "n_selected": len(selected),
-        "n_selected_from_earlier": sum(d.meta["model"] != manifest.fingerprint for d in selected),
+        "n_selected_from_earlier": sum(d.meta["model"] != chat.fingerprint for d in selected),
     }
 
 
 def _sample(
     config: RejectionSamplingConfig,
-    engine: Engine,
-    judges: RewardModels,
+    chat: ChatModel,
+    rewards: RewardModels,
     prompts: Sequence[EncodedPrompt],
-    source: Provenance,
-    tokenizer: Tokenizer,
     context: StageContext,
 ) -> list[Sample]:
-    """K samples a prompt, prompt after prompt; each has a seed of its own, whatever else is sampled with it."""
-    k = config.n_samples_per_prompt
-    found: list[list[Sample]] = [[] for _ in prompts]
+    """K samples per prompt, prompt after prompt; each has its own seed, whatever else is sampled beside it."""
+    k, n_temperatures = config.n_samples_per_prompt, len(config.temperatures)
+    by_prompt: list[list[Sample]] = [[] for _ in prompts]
     for place, temperature in enumerate(config.temperatures):
-        requests = [
-            (row, j) for row in range(len(prompts)) for j in range(place, k, len(config.temperatures))
-        ]
-        seeds = [derive_seed(context.seed, "candidate", prompts[row].prompt.id, j) for row, j in requests]
-        token_ids = [prompts[row].token_ids for row, _ in requests]
+        drawn = [(row, j) for row in range(len(prompts)) for j in range(place, k, n_temperatures)]
+        seeds = [derive_seed(context.seed, "candidate", prompts[row].prompt.id, j) for row, j in drawn]
         sampling = SamplingConfig(
             temperature=temperature, top_p=config.top_p, max_new_tokens=config.max_new_tokens
         )
-        completions = engine.generate(token_ids, sampling, seeds=seeds, reporter=context.reporter)
-        scores = score_completions(judges, token_ids, completions, eos_id=tokenizer.eos_id)
-        for index, ((row, _), seed, completion) in enumerate(zip(requests, seeds, completions, strict=True)):
-            how = source.model_copy(update={"temperature": temperature, "top_p": config.top_p, "seed": seed})
-            by_role = {role: values[index] for role, values in scores.items()}
-            found[row].append(_record(prompts[row], completion, engine.text(completion), how, by_role))
-    return list(itertools.chain.from_iterable(found))
+        token_ids = [prompts[row].token_ids for row, _ in drawn]
+        answers = chat.answer(token_ids, sampling, seeds=seeds, reporter=context.reporter)
+        scores = rewards.score_answers(answers, max_batch_size=SCORED_AT_ONCE)
+        for index, ((row, _), seed, answer) in enumerate(zip(drawn, seeds, answers, strict=True)):
+            prompt = prompts[row].prompt
+            by_prompt[row].append(
+                Sample(
+                    prompt_id=prompt.id,
+                    prompt=prompt.messages,
+                    response=answer.text,
+                    token_ids=tuple(answer.completion.token_ids),
+                    logprobs=tuple(answer.completion.logprobs),
+                    finish_reason=answer.finish_reason,
+                    provenance=chat.provenance(sampling, seed),
+                    domain=prompt.domain,
+                    scores={role: values[index] for role, values in scores.items()},
+                )
+            )
+    return list(itertools.chain.from_iterable(by_prompt))
 
 
-def _record(
-    prompt: EncodedPrompt, completion: Completion, text: str, how: Provenance, scores: dict[str, float]
-) -> Sample:
-    return Sample(
-        prompt_id=prompt.prompt.id,
-        prompt=prompt.prompt.messages,
-        response=text,
-        token_ids=tuple(completion.token_ids),
-        logprobs=tuple(completion.logprobs),
-        finish_reason=completion.finish_reason,
-        provenance=how,
-        domain=prompt.prompt.domain,
-        scores=scores,
-    )
-
-
-def _rescored(folder: Path, judges: RewardModels, tokenizer: Tokenizer) -> list[Sample]:
+def _scored_anew(folder: Path, chat: ChatModel, rewards: RewardModels) -> list[Sample]:
     """An earlier iteration's samples with today's scores; their tokens are the ones that were sampled."""
     samples = list(read_records(folder / "samples.jsonl", Sample))
-    token_ids = [render_prompt(sample.prompt, tokenizer) for sample in samples]
     completions = [
         Completion(token_ids=list(s.token_ids), logprobs=list(s.logprobs), finish_reason=s.finish_reason)
         for s in samples
     ]
-    scores = score_completions(judges, token_ids, completions, eos_id=tokenizer.eos_id)
+    prompts = [chat.render(sample.prompt) for sample in samples]
+    scores = rewards.score(prompts, completions, max_batch_size=SCORED_AT_ONCE)
     return [
         sample.model_copy(update={"scores": {role: values[row] for role, values in scores.items()}})
         for row, sample in enumerate(samples)

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from puna.inference import Completion, Engine, SamplingConfig, gather_logprobs, right_padded_hidden
+from puna.inference.finish import is_finished
 from puna.model import ScoreModel, Transformer
 from puna.rlhf.prompts import EncodedPrompt
 
@@ -25,7 +26,7 @@ class Rollout(NamedTuple):
     sampler_logprobs: Float[Tensor, "batch response"]
     """Nats, as the engine computed them."""
     is_finished: Bool[Tensor, " batch"]
-    """Ended by eos, not cut by length."""
+    """Ended by itself, not cut by length."""
 
     @property
     def response_lengths(self) -> Int[Tensor, " batch"]:
@@ -80,7 +81,7 @@ def lay_out(
         prompt_lengths=torch.tensor([len(prompt) for prompt in prompts], device=device),
         mask=mask.to(device),
         sampler_logprobs=logprobs.to(device),
-        is_finished=torch.tensor([c.finish_reason == "eos" for c in completions], device=device),
+        is_finished=torch.tensor([is_finished(c.finish_reason) for c in completions], device=device),
     )
 
 

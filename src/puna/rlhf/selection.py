@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from puna.core.records import Dialog, Message, Sample
+from puna.inference.finish import is_finished
 from puna.rlhf.rewards import ScoreConfig, composite_score, without_eos
 
 __all__ = ["above_quantile", "best_of_each", "group_by_prompt", "ranking_scores"]
@@ -17,9 +18,9 @@ def ranking_scores(samples: Sequence[Sample], config: ScoreConfig) -> list[float
     helpfulness = torch.tensor([sample.scores["helpfulness"] for sample in samples])
     safety = torch.tensor([sample.scores["safety"] for sample in samples])
     is_safety = torch.tensor([sample.domain == "safety" for sample in samples])
-    is_finished = torch.tensor([sample.finish_reason == "eos" for sample in samples])
+    ended = torch.tensor([is_finished(sample.finish_reason) for sample in samples])
     scores = composite_score(helpfulness, safety, is_safety, threshold=config.safety_threshold)
-    return without_eos(scores, is_finished, config).tolist()
+    return without_eos(scores, ended, config).tolist()
 
 
 def group_by_prompt(samples: Iterable[Sample]) -> list[list[Sample]]:
@@ -40,7 +41,7 @@ def best_of_each(
     """
     dialogs = []
     for group in groups:
-        eligible = [s for s in group if s.response and (s.finish_reason == "eos" or not require_eos)]
+        eligible = [s for s in group if s.response and (is_finished(s.finish_reason) or not require_eos)]
         if eligible:
             scores = ranking_scores(eligible, config)
             winner = max(range(len(eligible)), key=scores.__getitem__)

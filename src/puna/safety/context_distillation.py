@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.artifacts import StageContext
 from puna.core.config import Settings
-from puna.core.devices import pick_device
 from puna.core.errors import DataError
-from puna.core.progress import Reporter
 from puna.core.records import Dialog, Message, Prompt, Record, read_records, write_records
 from puna.core.seeding import derive_seed, rng
+from puna.core.stage import Metrics, stage
 from puna.inference import SamplingConfig
+from puna.inference.chat_model import Answer, ChatModel
+from puna.inference.reward_models import RewardModels, as_probs
 from puna.safety.preprompts import PrepromptConfig, choose_preprompt, with_preprompt
-from puna.safety.sampling import Answer, Judges, Responder
 
 __all__ = ["DistillationConfig", "distill", "gain_histogram"]
 
@@ -37,8 +37,6 @@ class DistillationConfig(Settings):
     """Keep an answer only where it raises the safety score (§4.2.4); False keeps all, for comparison."""
     n_histogram_bins: int = Field(default=40, ge=2)
     """Bars of Figure 16b, over gains from -1 to 1."""
-    device: str = "auto"
-    """Where the models run."""
 
 
 class Attempt(Record):
@@ -67,56 +65,30 @@ class _Case(NamedTuple):
     prefixed: tuple[Message, ...]
 
 
+@stage("distillation_data")
 def distill(
     config: DistillationConfig,
+    context: StageContext,
     *,
     model: Path,
     prompts: Path,
     reward_models: Mapping[str, Path],
-    out: Path,
-    seed: int,
-    reporter: Reporter,
-    labels: Mapping[str, str] | None = None,
-) -> Manifest:
-    """Write the fine-tuning set of safety context distillation.
+) -> Metrics:
+    """Write the fine-tuning set of safety context distillation (§4.2.4).
+
+    Writes dialogs.jsonl (without preprompts) and attempts.jsonl; the metrics hold the gain's histogram (Figure 16b).
 
     Args:
         model: The chat model that answers.
-        prompts: JSON Lines of Prompt; only those of domain "safety" are used, because on helpful prompts the
-            method degrades answers and breeds false refusals (§4.2.4). Meta risk_category chooses the template.
+        prompts: JSON Lines of Prompt; only those of domain "safety" are used, because on helpful prompts the method
+            degrades answers and breeds false refusals. Meta risk_category chooses the template.
         reward_models: Folders by role; "safety" is used.
-    Returns:
-        Manifest of the artifact: dialogs.jsonl (without preprompts), attempts.jsonl, and the gain's histogram.
     """
-    if "safety" not in reward_models:
-        got, fix = f"{sorted(reward_models)}", "Pass the safety reward model."
-        raise DataError(where="reward_models", expected="one for safety", got=got, fix=fix)
-
-    def build(context: StageContext) -> dict[str, Any]:
-        return _build(config, context, model, prompts, reward_models["safety"])
-
-    inputs = {"model": model, "prompts": prompts, "reward_model_safety": reward_models["safety"]}
-    return run_stage(
-        out,
-        kind="distillation_data",
-        config=config,
-        inputs=inputs,
-        seed=seed,
-        build=build,
-        labels=labels,
-        reporter=reporter,
-    )
-
-
-def _build(
-    config: DistillationConfig, context: StageContext, model: Path, prompts: Path, reward_model: Path
-) -> dict[str, Any]:
-    device = pick_device(config.device)
-    responder = Responder(model, config.sampling, device=device)
-    judges = Judges({"safety": reward_model}, responder.tokenizer, device=device)
+    chat = ChatModel.load(model, device=context.device)
+    rewards = RewardModels.load(reward_models, chat.tokenizer, device=context.device, roles=["safety"])
     given = list(read_records(prompts, Prompt))
     cases = [_case(prompt, config.preprompts, context.seed) for prompt in given if prompt.domain == "safety"]
-    usable = [case for case in cases if responder.fits(case.prefixed)]
+    usable = [case for case in cases if len(chat.render(case.prefixed)) <= chat.room(config.sampling)]
     if not usable:
         raise DataError(
             where=str(prompts),
@@ -124,7 +96,10 @@ def _build(
             got=f"{len(given)} prompts, {len(cases)} of domain safety, none short enough",
             fix="Give prompts of domain safety.",
         )
-    attempts, dialogs = _attempt(config, usable, responder, judges, context.seed)
+    rewards.check_room(
+        max(len(chat.render(case.prompt.messages)) for case in usable) + config.sampling.max_new_tokens
+    )
+    attempts, dialogs = _attempt(config, usable, chat, rewards, context.seed)
     write_records(context.folder / "attempts.jsonl", attempts)
     write_records(context.folder / "dialogs.jsonl", dialogs)
     counts = {"n_not_adversarial": len(given) - len(cases), "n_prompts_too_long": len(cases) - len(usable)}
@@ -138,19 +113,21 @@ def _case(prompt: Prompt, config: PrepromptConfig, seed: int) -> _Case:
 
 
 def _attempt(
-    config: DistillationConfig, cases: Sequence[_Case], responder: Responder, judges: Judges, seed: int
+    config: DistillationConfig, cases: Sequence[_Case], chat: ChatModel, rewards: RewardModels, seed: int
 ) -> tuple[list[Attempt], list[Dialog]]:
-    bare = [case.prompt.messages for case in cases]
+    """Answer with and without the preprompt; the reward model reads both answers after the bare prompt."""
+    bare = [chat.render(case.prompt.messages) for case in cases]
+    prefixed = [chat.render(case.prefixed) for case in cases]
     names = [case.prompt.id for case in cases]
-    without = responder.answer(bare, seeds=[derive_seed(seed, "without", name) for name in names])
-    prefixed = responder.answer(
-        [case.prefixed for case in cases], seeds=[derive_seed(seed, "with", name) for name in names]
-    )
-    before, after = judges.score(bare, without), judges.score(bare, prefixed)
+    seeds = {way: [derive_seed(seed, way, name) for name in names] for way in ("without", "with")}
+    without = chat.answer(bare, config.sampling, seeds=seeds["without"])
+    with_preprompt = chat.answer(prefixed, config.sampling, seeds=seeds["with"])
+    before = as_probs(rewards.score_answers(without, prompts=bare)["safety"])
+    after = as_probs(rewards.score_answers(with_preprompt, prompts=bare)["safety"])
     attempts = []
-    for case, plain, safer, low, high in zip(cases, without, prefixed, before, after, strict=True):
-        is_kept = safer.is_finished and (not config.is_gated or high["safety"] > low["safety"])
-        attempts.append(_record(case, plain, safer, low["safety"], high["safety"], is_kept))
+    for case, plain, safer, low, high in zip(cases, without, with_preprompt, before, after, strict=True):
+        is_kept = safer.is_finished and (not config.is_gated or high > low)
+        attempts.append(_record(case, plain, safer, low, high, is_kept))
     dialogs = [
         _dialog(case, attempt) for case, attempt in zip(cases, attempts, strict=True) if attempt.is_kept
     ]

@@ -5,15 +5,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.artifacts import StageContext
 from puna.core.config import Settings
-from puna.core.devices import pick_device
 from puna.core.errors import DataError
-from puna.core.progress import Reporter
 from puna.core.records import Domain, Prompt, Record, read_records, write_records
 from puna.core.seeding import derive_seed
+from puna.core.stage import Metrics, stage
 from puna.inference import SamplingConfig
-from puna.safety.sampling import Judges, Responder
+from puna.inference.chat_model import ChatModel
+from puna.inference.reward_models import RewardModels, as_probs
 
 __all__ = ["Shift", "ShiftConfig", "score_shift"]
 
@@ -26,8 +26,6 @@ class ShiftConfig(Settings):
 
     sampling: SamplingConfig = SamplingConfig()
     """Of both models, with the same seeds."""
-    device: str = "auto"
-    """Where the models run."""
 
 
 class Shift(Record):
@@ -39,59 +37,54 @@ class Shift(Record):
     after: dict[str, float]
 
 
+@stage("score_shift")
 def score_shift(
     config: ShiftConfig,
+    context: StageContext,
     *,
     before: Path,
     after: Path,
     prompts: Path,
     reward_models: Mapping[str, Path],
-    out: Path,
-    seed: int,
-    reporter: Reporter,
-    labels: Mapping[str, str] | None = None,
-) -> Manifest:
-    """Answer a fixed set of prompts with two models and score both with the same reward models.
+) -> Metrics:
+    """Answer a fixed set of prompts with two models and score both with the same reward models (Figure 14).
 
-    Returns:
-        Manifest of the artifact: scores.jsonl, and by domain and role the means and the share under one half.
+    Writes scores.jsonl; the metrics hold, by domain and role, the means and the share under one half.
+
+    Args:
+        before: The model before safety training.
+        after: The model after it.
+        prompts: JSON Lines of Prompt.
+        reward_models: Folders by role, helpfulness or safety or both.
     """
-
-    def build(context: StageContext) -> dict[str, Any]:
-        given = list(read_records(prompts, Prompt))
-        if not given:
-            raise DataError(where=str(prompts), expected="prompts", got="none", fix="Check the path.")
-        scores = [_scores(config, model, given, reward_models, seed) for model in (before, after)]
-        shifts = [
-            Shift(prompt_id=prompt.id, domain=prompt.domain, before=low, after=high)
-            for prompt, low, high in zip(given, *scores, strict=True)
-        ]
-        write_records(context.folder / "scores.jsonl", shifts)
-        return _metrics(shifts)
-
-    inputs = {"before": before, "after": after, "prompts": prompts}
-    inputs |= {f"reward_model_{role}": folder for role, folder in reward_models.items()}
-    return run_stage(
-        out,
-        kind="score_shift",
-        config=config,
-        inputs=inputs,
-        seed=seed,
-        build=build,
-        labels=labels,
-        reporter=reporter,
-    )
+    given = list(read_records(prompts, Prompt))
+    if not given:
+        raise DataError(where=str(prompts), expected="prompts", got="none", fix="Check the path.")
+    sides = [_scores(config, context, model, given, reward_models) for model in (before, after)]
+    shifts = [
+        Shift(prompt_id=prompt.id, domain=prompt.domain, before=low, after=high)
+        for prompt, low, high in zip(given, *sides, strict=True)
+    ]
+    write_records(context.folder / "scores.jsonl", shifts)
+    return _metrics(shifts)
 
 
 def _scores(
-    config: ShiftConfig, model: Path, prompts: Sequence[Prompt], reward_models: Mapping[str, Path], seed: int
+    config: ShiftConfig,
+    context: StageContext,
+    model: Path,
+    prompts: Sequence[Prompt],
+    reward_models: Mapping[str, Path],
 ) -> list[dict[str, float]]:
-    device = pick_device(config.device)
-    responder = Responder(model, config.sampling, device=device)
-    judges = Judges(reward_models, responder.tokenizer, device=device)
-    messages = [prompt.messages for prompt in prompts]
-    answers = responder.answer(messages, seeds=[derive_seed(seed, "shift", prompt.id) for prompt in prompts])
-    return judges.score(messages, answers)
+    """One model's probabilities by role, a row per prompt; both models answer with the same seeds."""
+    chat = ChatModel.load(model, device=context.device)
+    rewards = RewardModels.load(reward_models, chat.tokenizer, device=context.device)
+    prompt_ids = [chat.render(prompt.messages) for prompt in prompts]
+    rewards.check_room(max(map(len, prompt_ids)) + config.sampling.max_new_tokens)
+    seeds = [derive_seed(context.seed, "shift", prompt.id) for prompt in prompts]
+    answers = chat.answer(prompt_ids, config.sampling, seeds=seeds, reporter=context.reporter)
+    probs = {role: as_probs(logits) for role, logits in rewards.score_answers(answers).items()}
+    return [{role: values[row] for role, values in probs.items()} for row in range(len(prompts))]
 
 
 def _metrics(shifts: Sequence[Shift]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
@@ -35,36 +35,49 @@ STOP_SECONDS = 10.0
 """A worker that was asked to stop is killed after this long."""
 
 
-def run_side_by_side(jobs: Mapping[str, Job], *, reporter: Reporter) -> None:
+def run_side_by_side(
+    jobs: Mapping[str, Job],
+    *,
+    reporter: Reporter,
+    after: Mapping[str, Collection[str]] | None = None,
+    n_planned: int | None = None,
+) -> None:
     """Run every job; as many at once as torch has threads here, one after another where that is one.
 
     Args:
-        jobs: By the name that their lines on the screen begin with. Started in this order.
+        jobs: By the name that their lines on the screen begin with. Started in this order, each once what it waits for
+            is done.
+        after: The jobs among these that a job waits for; they stand before it.
+        n_planned: Jobs that the threads are shared among, where some of them need not run this time; None is all.
     Raises:
         RecipeError: what the first job that failed raised; the others are stopped, and resume next time.
         WorkerError: a worker was killed, by the system for its memory most likely, or failed in a way
             nobody foresaw.
     """
     n_threads = torch.get_num_threads()
-    n_at_once = min(len(jobs), n_threads)
+    n_at_once = min(n_planned or len(jobs), n_threads)
     if n_at_once < 2:
         for job in jobs.values():
             job(reporter=reporter)
         return
+    waiting = [(name, job, set((after or {}).get(name, ()))) for name, job in jobs.items()]
     with reporter.stage(f"side by side: {', '.join(jobs)}"):
-        _run(dict(jobs), n_at_once, n_threads // n_at_once, is_silent=reporter.is_silent)
+        _run(waiting, n_at_once, n_threads // n_at_once, is_silent=reporter.is_silent)
 
 
-def _run(jobs: dict[str, Job], n_at_once: int, n_threads: int, *, is_silent: bool) -> None:
+def _run(
+    waiting: list[tuple[str, Job, set[str]]], n_at_once: int, n_threads: int, *, is_silent: bool
+) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOADED])
-    waiting = list(jobs.items())
     running: dict[Connection, tuple[str, ForkServerProcess]] = {}
     peaks: list[int] = []
     try:
         while waiting or running:
-            while waiting and len(running) < n_at_once:
-                name, job = waiting.pop(0)
+            ready = [entry for entry in waiting if not entry[2]][: n_at_once - len(running)]
+            for entry in ready:
+                waiting.remove(entry)
+                name, job, _ = entry
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(
                     target=_work, args=(theirs, name, job, n_threads, is_silent), name=name
@@ -77,6 +90,8 @@ def _run(jobs: dict[str, Job], n_at_once: int, n_threads: int, *, is_silent: boo
                 name, process = running[pipe]
                 peaks.append(_finished(pipe, name, process))
                 del running[pipe]
+                for _, _, blockers in waiting:
+                    blockers.discard(name)
     finally:
         _stop([process for _, process in running.values()])
     add_peak_rss(sum(sorted(peaks)[-n_at_once:]))
@@ -92,7 +107,7 @@ def _finished(pipe: Connection, name: str, process: ForkServerProcess) -> int:
             where=name,
             expected="a process that ends by itself",
             got=f"one that was killed (exit code {process.exitcode})",
-            fix="Most likely memory ran out: see the system's log, or use --threads 1. The same command goes on "
+            fix="Most likely memory ran out: see the system's log, or use --threads 1. The same command resumes "
             "from here.",
         ) from None
     finally:

@@ -1,0 +1,142 @@
+"""One command per declared stage: its inputs and choices are options, its settings a TOML file and `--set`."""
+
+import inspect
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from puna.cli.options import (
+    ConfigOption,
+    DeviceOption,
+    JsonOption,
+    OutOption,
+    SeedOption,
+    SetOption,
+    ThreadsOption,
+    on_machine,
+    show,
+)
+from puna.cli.signature import keyword, with_options
+from puna.core.config import load_settings
+from puna.core.devices import peak_rss_bytes
+from puna.core.inputs import require
+from puna.core.machine import Machine
+from puna.core.progress import Reporter
+from puna.core.stage import Parameter, Stage
+from puna.training.signals import preemptible
+
+__all__ = ["StageCommand", "add_stage"]
+
+ROLES = ("helpfulness", "safety")
+"""Keys of an input that is given by role; each is an option of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageCommand:
+    """How a stage appears on the command line, beyond what its declaration says."""
+
+    name: str
+    stage: Stage[Any]
+    example: str
+    """A whole command line, shown by --help."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Parameter -> option, where the option has another name."""
+    fixed: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+    """Parameters that the command line gives by itself, such as simulated annotators."""
+    needs_roles: tuple[str, ...] = ROLES
+    """Of an input by role, the roles that must be given."""
+
+
+def add_stage(app: typer.Typer, command: StageCommand) -> None:
+    """Add a stage's command to a group."""
+    options = [
+        option
+        for parameter in command.stage.parameters
+        if parameter.role != "aside" and parameter.name not in command.fixed
+        for option in _options(parameter, command)
+    ]
+    common = [
+        keyword("out", OutOption),
+        keyword("config", ConfigOption, None),
+        keyword("set_", SetOption, None),
+        keyword("seed", SeedOption, 0),
+        keyword("device", DeviceOption, None),
+        keyword("threads", ThreadsOption, None),
+        keyword("as_json", JsonOption, False),
+    ]
+
+    def run(**given: Any) -> None:
+        _run(command, given)
+
+    first = (inspect.getdoc(command.stage.build) or "").split("\n\n")[0]
+    doc = f"{first}\n\nExample: {command.example}"
+    function = with_options(run, [*options, *common], name=command.name, doc=doc)
+    app.command(command.name)(function)
+
+
+def _run(command: StageCommand, given: Mapping[str, Any]) -> None:
+    """Read the settings, make the artifact, print it."""
+    started = time.monotonic()
+    stage, machine = command.stage, on_machine(Machine(), given["device"], given["threads"])
+    machine.apply()
+    config = load_settings(given["config"], stage.config_class, given["set_"] or ())
+    values = {
+        parameter.name: _value(parameter, command, given)
+        for parameter in stage.parameters
+        if parameter.role != "aside"
+    }
+    with preemptible():
+        manifest = stage(
+            config, out=given["out"], seed=given["seed"], machine=machine, reporter=Reporter(), **values
+        )
+    result = {
+        "artifact": str(given["out"]),
+        "metrics": manifest.metrics,
+        "wall_seconds": round(time.monotonic() - started, 2),
+        "peak_rss_bytes": peak_rss_bytes(),
+    }
+    show(result, f"{manifest.kind}: {given['out']}", as_json=given["as_json"])
+
+
+def _value(parameter: Parameter, command: StageCommand, given: Mapping[str, Any]) -> Any:
+    """A parameter's value from the options; every path is looked up before anything starts."""
+    if parameter.name in command.fixed:
+        return command.fixed[parameter.name]()
+    if parameter.role == "inputs_by_name":
+        chosen = {role: given[f"{parameter.name}_{role}"] for role in ROLES}
+        return {role: require(path, f"the {role} folder") for role, path in chosen.items() if path}
+    value = given[parameter.name]
+    if parameter.role == "input" and value is not None:
+        return require(value, parameter.name)
+    if parameter.role == "inputs":
+        return [require(path, parameter.name) for path in value or ()]
+    return value
+
+
+def _options(parameter: Parameter, command: StageCommand) -> list[inspect.Parameter]:
+    flag = "--" + command.options.get(parameter.name, parameter.name).replace("_", "-")
+    default = inspect.Parameter.empty if parameter.is_required else parameter.default
+    if parameter.role == "inputs_by_name":
+        return [
+            keyword(
+                f"{parameter.name}_{role}",
+                Annotated[
+                    Path if role in command.needs_roles else Path | None,
+                    typer.Option(f"--{role}", help=f"The {role} reward model's folder."),
+                ],
+                inspect.Parameter.empty if role in command.needs_roles else None,
+            )
+            for role in ROLES
+        ]
+    if parameter.role == "input":
+        kind: Any = Path if parameter.is_required else Path | None
+    elif parameter.role == "inputs":
+        kind, default = (list[Path], default) if parameter.is_required else (list[Path] | None, None)
+    else:
+        kind = parameter.annotation
+    help_ = parameter.help + (" May be repeated." if parameter.role == "inputs" else "")
+    return [keyword(parameter.name, Annotated[kind, typer.Option(flag, help=help_)], default)]
