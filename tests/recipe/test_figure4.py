@@ -24,12 +24,12 @@ RECIPES = {
     "real": ROOT / "tests" / "end_to_end" / "real.toml",
 }
 FUNCTIONS = (
-    "build_sandbox",
+    "write_sandbox",
     "build_corpus",
     "import_dialogs",
     "import_preferences",
     "build_prompt_sets",
-    "train_tokenizer",
+    "build_tokenizer",
     "tokenize",
     "pretrain",
     "finetune",
@@ -182,7 +182,7 @@ def test_real_preferences_train_reward_models_once(recorder: Recorder) -> None:
         "reward/helpfulness-1",
         "reward/safety-1",
     ]
-    assert not any(call.function in ("build_sandbox", "collect_preferences") for call in recorder.calls)
+    assert not any(call.function in ("write_sandbox", "collect_preferences") for call in recorder.calls)
     assert all(call.given["grader"] is None for call in recorder.calls if call.function == "evaluate_version")
 
 

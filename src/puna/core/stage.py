@@ -21,6 +21,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, g
 
 from puna.core.artifacts import Manifest, StageContext, run_stage
 from puna.core.config import Settings
+from puna.core.errors import ConfigError
 from puna.core.inputs import configured_inputs
 from puna.core.machine import Machine
 from puna.core.progress import Reporter
@@ -110,26 +111,41 @@ class Stage(Generic[C]):
             inputs=self.inputs(config, values),
             seed=seed,
             build=functools.partial(self._build, config, values),
-            labels=self.labels | dict(labels or {}),
+            labels={key: text.format_map(values) for key, text in self.labels.items()} | dict(labels or {}),
             reporter=reporter,
             machine=machine,
             keeps_state=self.keeps_state,
         )
 
     def inputs(self, config: Settings, given: Mapping[str, Any]) -> dict[str, Path]:
-        """Every path that the artifact is made from, by the name that its manifest gives it."""
-        named = dict(configured_inputs(config))
+        """Every path that the artifact is made from, by the name that its manifest gives it.
+
+        Raises:
+            ConfigError: two inputs have one name, so the manifest would forget one.
+        """
+        named: dict[str, Path] = {}
+        for name, path in (*configured_inputs(config), *self._given_inputs(given)):
+            if name in named:
+                raise ConfigError(
+                    where=self.name,
+                    expected="a name of its own for every input",
+                    got=f"{name!r} for {named[name]} and for {path}",
+                    fix="Rename the source in the settings.",
+                )
+            named[name] = path
+        return named
+
+    def _given_inputs(self, given: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
         for parameter in self.parameters:
             value = given.get(parameter.name)
-            if value is None or parameter.role not in ("input", "inputs", "inputs_by_name"):
+            if value is None:
                 continue
             if parameter.role == "input":
-                named[parameter.name] = value
+                yield parameter.name, value
             elif parameter.role == "inputs":
-                named |= {f"{parameter.name}.{number}": path for number, path in enumerate(value)}
-            else:
-                named |= {f"{parameter.name}.{name}": path for name, path in sorted(value.items())}
-        return named
+                yield from ((f"{parameter.name}.{number}", path) for number, path in enumerate(value))
+            elif parameter.role == "inputs_by_name":
+                yield from ((f"{parameter.name}.{name}", path) for name, path in sorted(value.items()))
 
     def _bind(self, given: Mapping[str, Any]) -> dict[str, Any]:
         known = {parameter.name for parameter in self.parameters}
@@ -150,7 +166,8 @@ def stage(
     """Declare a stage that writes artifacts of this kind.
 
     Args:
-        labels: What tells its artifacts from others of the kind; a caller may add to them.
+        labels: What tells its artifacts from others of the kind; a caller may add to them. A label may name a keyword
+            of the stage: "{role}" is the role that was given.
         keeps_state: The stage itself checks that it may continue an interrupted build under changed settings.
     """
 

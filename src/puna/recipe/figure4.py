@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from puna.core.artifacts import run_lock
 from puna.core.errors import ConfigError
@@ -21,7 +22,7 @@ from puna.human_feedback.importers import import_preferences
 from puna.human_feedback.pairs import collect_preferences
 from puna.pretraining.stage import pretrain
 from puna.pretraining_data.shards import tokenize
-from puna.pretraining_data.stage import build as build_corpus
+from puna.pretraining_data.stage import build_corpus
 from puna.recipe.prompt_sets import build_prompt_sets
 from puna.recipe.settings import Figure4Recipe, RealInputs
 from puna.reporting.report import build_report
@@ -31,11 +32,11 @@ from puna.rlhf.rejection_sampling import sample_candidates
 from puna.safety.context_distillation import distill
 from puna.safety.score_shift import score_shift
 from puna.sandbox import Oracle, annotator_pool
-from puna.sandbox.stage import build as build_sandbox
+from puna.sandbox.stage import write_sandbox
 from puna.supervised_finetuning.config import FinetuningConfig
 from puna.supervised_finetuning.importers import import_dialogs
 from puna.supervised_finetuning.stage import finetune
-from puna.tokenizer.train import train as train_tokenizer
+from puna.tokenizer.train import build_tokenizer
 
 __all__ = ["STAGES", "raise_llama"]
 
@@ -106,8 +107,12 @@ class Figure4:
     def pretraining_data(self) -> None:
         """Raw text, and everything else people bring: demonstrations, preferences, prompts."""
         if self.recipe.sandbox:
-            build_sandbox(
-                self.recipe.sandbox, out=self.out / "sandbox", seed=self.seed, reporter=self.reporter
+            write_sandbox(
+                self.recipe.sandbox,
+                out=self.out / "sandbox",
+                seed=self.seed,
+                machine=self.recipe.machine,
+                reporter=self.reporter,
             )
         documents = self.out / "sandbox" / "documents.jsonl.zst" if self.recipe.sandbox else None
         build_corpus(
@@ -115,32 +120,34 @@ class Figure4:
             documents=documents,
             out=self.out / "data",
             seed=self.seed,
+            machine=self.recipe.machine,
             reporter=self.reporter,
         )
         if self.recipe.real:
             self._import(self.recipe.real)
 
     def _import(self, real: RealInputs) -> None:
-        out, seed, reporter = self.out, self.seed, self.reporter
-        import_dialogs(real.dialogs, out=out / "dialogs", seed=seed, reporter=reporter)
-        import_preferences(real.preferences, out=out / "preferences", seed=seed, reporter=reporter)
+        out = self.out
+        common: Any = {"seed": self.seed, "machine": self.recipe.machine, "reporter": self.reporter}
+        import_dialogs(real.dialogs, out=out / "dialogs", **common)
+        import_preferences(real.preferences, out=out / "preferences", **common)
         build_prompt_sets(
             real.prompts,
             dialogs=[out / "dialogs"],
             comparisons=[out / "preferences"],
             out=out / "prompts",
-            seed=seed,
-            reporter=reporter,
+            **common,
         )
 
     def tokenizer(self) -> None:
         """SentencePiece BPE, then every page as tokens."""
-        train_tokenizer(
+        build_tokenizer(
             self.recipe.tokenizer,
             data=self.out / "data",
             dialogs=self._dialogs,
             out=self.out / "tokenizer",
             seed=self.seed,
+            machine=self.recipe.machine,
             reporter=self.reporter,
         )
         tokenize(
@@ -149,6 +156,7 @@ class Figure4:
             tokenizer=self.out / "tokenizer",
             out=self.out / "tokens",
             seed=self.seed,
+            machine=self.recipe.machine,
             reporter=self.reporter,
         )
 
@@ -160,6 +168,7 @@ class Figure4:
             tokenizer=self.out / "tokenizer",
             out=self.out / "pretrained",
             seed=self.seed,
+            machine=self.recipe.machine,
             reporter=self.reporter,
         )
 
@@ -237,6 +246,7 @@ class Figure4:
                 role=role,
                 out=self._rewards(k)[role],
                 seed=derive_seed(self.seed, "reward", role, k),
+                machine=self.recipe.machine,
                 labels={"role": role, "round": str(k)},
                 previous=self._rewards(k - 1)[role] if goes_on else None,
             )
@@ -332,6 +342,7 @@ class Figure4:
             dialogs=list(data),
             out=self.out / version,
             seed=derive_seed(self.seed, version),
+            machine=self.recipe.machine,
             labels={"version": version},
         )
 

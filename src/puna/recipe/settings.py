@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from puna.core.config import Settings
 from puna.core.errors import ConfigError
+from puna.core.machine import Machine
 from puna.evaluation.config import EvaluationConfig
 from puna.ghost_attention.stage import GattConfig
 from puna.human_feedback.config import PreferencesConfig
@@ -48,6 +49,8 @@ class Figure4Recipe(Settings):
 
     title: str = "A Llama 2, raised"
     """Heading of the report."""
+    machine: Machine = Machine()
+    """Where it runs; no part of what is learned."""
     sandbox: SandboxConfig | None = None
     """The closed world with ground truth."""
     real: RealInputs | None = None
