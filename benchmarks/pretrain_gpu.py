@@ -14,12 +14,13 @@ import time
 import torch
 from harness import Figure, commit, finish, hardware, parser
 
+from puna.core.machine import SpeedConfig
 from puna.model import ModelConfig, Transformer
 from puna.model.accounting import training_flops_per_token
 from puna.model.config import preset
 from puna.training.losses import next_token_loss
 from puna.training.optimizer import OptimizerConfig, average_and_clip_gradients, make_optimizer
-from puna.training.speed import SpeedConfig, faster_blocks
+from puna.training.speed import faster_blocks
 
 TINY = ModelConfig(dim=32, n_layers=2, n_heads=2, n_kv_heads=2, hidden_dim=64, vocab_size=64, max_seq_len=64)
 MODELS = {

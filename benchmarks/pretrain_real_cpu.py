@@ -35,11 +35,9 @@ from puna.pretraining import PretrainingConfig, pretrain
 from puna.pretraining.task import PretrainingTask
 from puna.pretraining_data.shards import ShardConfig, tokenize
 from puna.pretraining_data.sources import SourceConfig
-from puna.pretraining_data.stage import DataConfig
-from puna.pretraining_data.stage import build as build_corpus
+from puna.pretraining_data.stage import DataConfig, build_corpus
 from puna.tokenizer import Tokenizer
-from puna.tokenizer.train import TokenizerConfig
-from puna.tokenizer.train import train as train_tokenizer
+from puna.tokenizer.train import TokenizerConfig, build_tokenizer
 from puna.training.config import LoopConfig
 from puna.training.optimizer import OptimizerConfig
 from puna.training.token_shards import TokenStream, read_index
@@ -84,7 +82,7 @@ def prepare(out: Path, size: ModelConfig, scale: float, reporter: Reporter) -> N
     config = DataConfig(sources=sources(scale), validation_fraction=0.03)
     build_corpus(config, documents=None, out=out / "data", **common)
     vocabulary = TokenizerConfig(vocab_size=size.vocab_size, max_seq_len=size.max_seq_len)
-    train_tokenizer(vocabulary, data=out / "data", dialogs=None, out=out / "tokenizer", **common)
+    build_tokenizer(vocabulary, data=out / "data", dialogs=None, out=out / "tokenizer", **common)
     folders = {"data": out / "data", "tokenizer": out / "tokenizer", "out": out / "shards"}
     tokenize(ShardConfig(), **folders, **common)
 

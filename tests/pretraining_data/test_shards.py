@@ -8,7 +8,7 @@ import pytest
 from puna.core.errors import DataError
 from puna.core.progress import quiet
 from puna.core.records import Document, read_records, write_records
-from puna.pretraining_data import DataConfig, ShardConfig, SourceConfig, build, tokenize
+from puna.pretraining_data import DataConfig, ShardConfig, SourceConfig, build_corpus, tokenize
 from puna.pretraining_data.filters import FilterConfig
 from puna.tokenizer import Tokenizer, TokenizerConfig, train_tokenizer
 from puna.training.token_shards import TokenStream, read_index
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = DataConfig(
         sources=(SourceConfig(name="facts", weight=2.5),), filters=FILTERS, validation_fraction=0.1
     )
-    build(config, documents=folder / "raw.jsonl", out=folder / "data", seed=0, reporter=quiet())
+    build_corpus(config, documents=folder / "raw.jsonl", out=folder / "data", seed=0, reporter=quiet())
     train_tokenizer(
         [page.text for page in pages], folder / "tokenizer.model", TokenizerConfig(vocab_size=300)
     )

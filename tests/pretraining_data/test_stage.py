@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from puna.core.errors import DataError
 from puna.core.progress import quiet
 from puna.core.records import Document, read_records, write_records
-from puna.pretraining_data import DataConfig, SourceConfig, build
+from puna.pretraining_data import DataConfig, SourceConfig, build_corpus
 from puna.pretraining_data.filters import FilterConfig, judge
 from puna.pretraining_data.quality import QualityConfig
 from puna.pretraining_data.stage import Dropped
@@ -75,7 +75,7 @@ def documents(tmp_path: Path) -> Path:
 
 def test_every_page_is_kept_or_dropped_with_a_reason(documents: Path, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"filters": ENGLISH_OFF})
-    manifest = build(config, documents=documents, out=tmp_path / "data", seed=0, reporter=quiet())
+    manifest = build_corpus(config, documents=documents, out=tmp_path / "data", seed=0, reporter=quiet())
     train = list(read_records(tmp_path / "data" / "documents.jsonl.zst", Document))
     validation = list(read_records(tmp_path / "data" / "validation.jsonl.zst", Document))
     dropped = list(read_records(tmp_path / "data" / "dropped.jsonl", Dropped))
@@ -96,7 +96,7 @@ def test_every_page_is_kept_or_dropped_with_a_reason(documents: Path, tmp_path: 
 
 def test_the_audit_accounts_for_every_source(documents: Path, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"filters": ENGLISH_OFF})
-    build(config, documents=documents, out=tmp_path / "data", seed=0, reporter=quiet())
+    build_corpus(config, documents=documents, out=tmp_path / "data", seed=0, reporter=quiet())
     audit = json.loads((tmp_path / "data" / "audit.json").read_text())
     facts, tales = audit["sources"]["facts"], audit["sources"]["tales"]
     assert (facts["weight"], tales["weight"]) == (2.5, 1.0)
@@ -114,7 +114,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_another_split(
 ) -> None:
     config = CONFIG.model_copy(update={"filters": ENGLISH_OFF})
     files = [
-        build(config, documents=documents, out=tmp_path / name, seed=seed, reporter=quiet()).files
+        build_corpus(config, documents=documents, out=tmp_path / name, seed=seed, reporter=quiet()).files
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
     assert files[0] == files[1]
@@ -126,7 +126,7 @@ def test_sources_and_documents_join(documents: Path, tmp_path: Path) -> None:
     (tmp_path / "more" / "a.txt").write_text("the goat eats hay. it lives in the barn.")
     source = SourceConfig(name="more", reader="plain_text", path=str(tmp_path / "more"))
     config = DataConfig(sources=(source,), filters=ENGLISH_OFF)
-    manifest = build(config, documents=documents, out=tmp_path / "data", seed=0, reporter=quiet())
+    manifest = build_corpus(config, documents=documents, out=tmp_path / "data", seed=0, reporter=quiet())
     assert manifest.metrics["n_pages"] == 65
     assert set(manifest.inputs) == {"documents", "more"}
 
@@ -135,10 +135,10 @@ def test_nothing_in_and_nothing_kept_are_data_errors(tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     with pytest.raises(DataError, match="at least one page"):
-        build(CONFIG, documents=empty, out=tmp_path / "data", seed=0, reporter=quiet())
+        build_corpus(CONFIG, documents=empty, out=tmp_path / "data", seed=0, reporter=quiet())
     write_records(empty, [Document(id=str(n), text="click", source="s") for n in range(3)])
     with pytest.raises(DataError, match=r"all 3 dropped; 3 by low_quality: few_words"):
-        build(CONFIG, documents=empty, out=tmp_path / "data", seed=0, reporter=quiet())
+        build_corpus(CONFIG, documents=empty, out=tmp_path / "data", seed=0, reporter=quiet())
     assert not (tmp_path / "data").exists()
 
 
@@ -147,12 +147,14 @@ def test_bad_lines_and_repeated_ids_are_named(documents: Path, tmp_path: Path) -
     path = tmp_path / "raw.jsonl"
     path.write_text("".join(line % n for n in range(6)) + '{"id": 7}\n')
     with pytest.raises(DataError, match=r"raw\.jsonl, line 7"):
-        build(CONFIG, documents=path, out=tmp_path / "data", seed=0, reporter=quiet())
+        build_corpus(CONFIG, documents=path, out=tmp_path / "data", seed=0, reporter=quiet())
     path.write_text(line % "same" * 2)
     with pytest.raises(DataError, match="'same' twice"):
-        build(CONFIG, documents=path, out=tmp_path / "data", seed=0, reporter=quiet())
+        build_corpus(CONFIG, documents=path, out=tmp_path / "data", seed=0, reporter=quiet())
     with pytest.raises(DataError, match=r"absent\.jsonl"):
-        build(CONFIG, documents=tmp_path / "absent.jsonl", out=tmp_path / "data", seed=0, reporter=quiet())
+        build_corpus(
+            CONFIG, documents=tmp_path / "absent.jsonl", out=tmp_path / "data", seed=0, reporter=quiet()
+        )
 
 
 def test_two_sources_of_one_name_are_refused() -> None:

@@ -7,10 +7,11 @@ import pytest
 
 from puna.cli.main import main
 from puna.core.artifacts import read_manifest
-from puna.core.config import load_recipe
+from puna.core.config import load_recipe, resolve
 from puna.core.errors import ConfigError
 from puna.core.progress import quiet
 from puna.model.accounting import n_parameters
+from puna.recipe import ablation
 from puna.recipe.ablation import run_ablation
 from puna.recipe.ablation_settings import AblationRecipe
 
@@ -211,8 +212,29 @@ def test_one_variant_is_no_comparison() -> None:
         AblationRecipe.model_validate(values)
 
 
-def test_trackers_reach_every_variant() -> None:
-    recipe = load_recipe(
-        FOLDER / "sizes.toml", AblationRecipe, ['pretraining.loop.tracking.trackers=["wandb"]']
-    )
-    assert recipe.pretraining_of("dim64").loop.tracking.trackers == ("wandb",)
+def test_a_variant_drops_no_setting_and_every_stage_gets_the_machine(monkeypatch) -> None:
+    overrides = [
+        'machine={ speed = { checkpointing = "full" }, tracking = { trackers = ["wandb"] } }',
+        "pretraining.loop.optimizer={ peak_lr = 0.5, eps = 0.25 }",
+        'pretraining.loop.spikes.action="skip"',
+    ]
+    recipe = load_recipe(FOLDER / "sizes.toml", AblationRecipe, overrides)
+    machines = {}
+
+    def recorded(name):
+        return lambda *args, **given: machines.setdefault(name, set()).add(given["machine"])
+
+    stages = ("build_corpus", "build_tokenizer", "tokenize", "pretrain", "evaluate_text", "measure_decoding")
+    for name in stages:
+        monkeypatch.setattr(ablation, name, recorded(name))
+    monkeypatch.setattr(ablation, "build_report", lambda *args, **given: None)
+    ablation._corpus(recipe, Path("runs"), 0, quiet())
+    for variant in recipe.variants:
+        ablation._variant(recipe, variant, Path("runs"), 0, quiet())
+        config = recipe.pretraining_of(variant)
+        kept = resolve(recipe.pretraining) | {"model": None}
+        changed = resolve(config) | {"model": None}
+        assert {key for key in kept if kept[key] != changed[key]} <= set(recipe.variants[variant])
+        assert (config.loop.optimizer.peak_lr, config.loop.optimizer.eps) == (0.5, 0.25)
+    assert machines.keys() >= {"build_corpus", "build_tokenizer", "tokenize", "pretrain"}
+    assert all(given == {recipe.machine} for given in machines.values())

@@ -7,6 +7,7 @@ import pytest
 from puna.core.config import load_recipe, resolve
 from puna.core.errors import ConfigError
 from puna.recipe.settings import Figure4Recipe, builtin_recipe
+from puna.recipe.versions import PAPER_SCHEDULE
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted(path for path in (ROOT / "recipes").glob("*.toml") if "[data" in path.read_text())
@@ -74,7 +75,7 @@ def test_settings_are_those_of_the_paper_unless_a_recipe_says_otherwise(tmp_path
     assert recipe.helpfulness_reward.loop.optimizer.peak_lr == 1e-5
     assert recipe.ppo.batch_size == 512
     assert recipe.ppo.clip == 0.2
-    assert recipe.rlhf_starts_from == "base"
+    assert recipe.versions == PAPER_SCHEDULE
 
 
 def test_a_section_that_does_not_exist_names_the_nearest(tmp_path: Path) -> None:

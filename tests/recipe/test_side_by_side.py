@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from puna.recipe.side_by_side import run_side_by_side
 
 from puna.core.devices import peak_rss_bytes
 from puna.core.errors import DataError, RecipeError, WorkerError
 from puna.core.progress import Reporter, quiet
-from puna.core.side_by_side import run_side_by_side
 
 
 @pytest.fixture(autouse=True)

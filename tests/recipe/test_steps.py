@@ -28,6 +28,12 @@ def measure(config: Nothing, context: StageContext, *, data: Path | None = None)
     return {}
 
 
+@stage("c")
+def sample(config: Nothing, context: StageContext, *, data: Path | None = None) -> Metrics:
+    """Any third."""
+    return {}
+
+
 def step(out: str, *reads: str, by: Stage[Any] = train, box: str = "") -> Step:
     inputs = {str(number): RUN / name for number, name in enumerate(reads)}
     return Step(box=box or out, out=RUN / out, stage=by, config=Nothing(), inputs=inputs, seed=0)
@@ -77,7 +83,7 @@ def test_a_chain_of_one_stage_is_no_group() -> None:
 
 def test_evaluations_wait_in_the_group_for_the_one_they_are_compared_with() -> None:
     plan = [
-        step("gatt"),
+        step("gatt", by=sample),
         step("evaluation/sft", by=measure),
         step("evaluation/v1", "evaluation/sft", by=measure),
         step("v2", "gatt"),
@@ -86,12 +92,23 @@ def test_evaluations_wait_in_the_group_for_the_one_they_are_compared_with() -> N
 
 
 def test_what_a_box_needs_and_nothing_else() -> None:
-    plan = [step("text"), step("base", "text"), step("pairs"), step("reward", "base", "pairs"), step("chat", "base")]
+    plan = [
+        step("text"),
+        step("base", "text"),
+        step("pairs"),
+        step("reward", "base", "pairs"),
+        step("chat", "base"),
+    ]
     assert named(needed_for(plan, "reward")) == ["text", "base", "pairs", "reward"]
     assert named(needed_for(plan, "chat")) == ["text", "base", "chat"]
     assert named(needed_for(plan, "pairs")) == ["pairs"]
 
 
 def test_boxes_stand_in_the_order_in_which_they_are_complete() -> None:
-    plan = [step("a", box="early"), step("e1", box="evaluation"), step("b", box="late"), step("e2", box="evaluation")]
+    plan = [
+        step("a", box="early"),
+        step("e1", box="evaluation"),
+        step("b", box="late"),
+        step("e2", box="evaluation"),
+    ]
     assert boxes(plan) == ["early", "late", "evaluation"]

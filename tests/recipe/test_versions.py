@@ -37,5 +37,9 @@ def test_a_schedule_that_cannot_run_is_refused(versions: list[Version], message:
 
 
 def test_versions_belong_to_the_round_before_them() -> None:
-    versions = [Version(name="a"), Version(name="g", method="ghost_attention", starts_from="a"), Version(name="b")]
+    versions = [
+        Version(name="a"),
+        Version(name="g", method="ghost_attention", starts_from="a"),
+        Version(name="b"),
+    ]
     assert [round_of(versions, v) for v in versions] == [1, 1, 2]

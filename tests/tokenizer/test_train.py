@@ -11,7 +11,7 @@ from puna.core.artifacts import read_manifest
 from puna.core.errors import ConfigError, DataError
 from puna.core.progress import quiet
 from puna.core.records import Dialog, Message, write_records
-from puna.tokenizer import Tokenizer, TokenizerConfig, train, train_tokenizer
+from puna.tokenizer import Tokenizer, TokenizerConfig, build_tokenizer, train_tokenizer
 from puna.tokenizer.train import SAMPLE_FILE, split_line
 
 CHOICES = {
@@ -128,7 +128,7 @@ def test_stage_leaves_a_whole_artifact(corpus: list[str], tmp_path: Path) -> Non
     data, dialogs = write_inputs(tmp_path, corpus)
     out = tmp_path / "run" / "tokenizer"
     config = TokenizerConfig(vocab_size=420, max_seq_len=512)
-    manifest = train(config, data=data, dialogs=dialogs, out=out, seed=0, reporter=quiet())
+    manifest = build_tokenizer(config, data=data, dialogs=dialogs, out=out, seed=0, reporter=quiet())
     assert read_manifest(out) == manifest
     assert manifest.kind == "tokenizer"
     assert set(manifest.inputs) == {"data", "dialogs"}
@@ -145,7 +145,7 @@ def test_dialogs_teach_the_markers_only_when_wanted(corpus: list[str], tmp_path:
     for learns in (True, False):
         config = TokenizerConfig(vocab_size=400, learn_from_dialogs=learns)
         out = tmp_path / f"tokenizer-{learns}"
-        train(config, data=data, dialogs=dialogs, out=out, seed=0, reporter=quiet())
+        build_tokenizer(config, data=data, dialogs=dialogs, out=out, seed=0, reporter=quiet())
         counts.append(len(Tokenizer.load(out).encode("[INST] Where? [/INST]")))
     assert counts[0] < counts[1]
 
@@ -155,5 +155,7 @@ def test_stage_names_what_is_missing(tmp_path: Path) -> None:
     data.mkdir()
     (data / "audit.json").write_text("{}")
     with pytest.raises(DataError, match=SAMPLE_FILE):
-        train(TokenizerConfig(), data=data, dialogs=None, out=tmp_path / "out", seed=0, reporter=quiet())
+        build_tokenizer(
+            TokenizerConfig(), data=data, dialogs=None, out=tmp_path / "out", seed=0, reporter=quiet()
+        )
     assert not (tmp_path / "out").exists()

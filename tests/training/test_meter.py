@@ -139,5 +139,5 @@ def test_a_gpu_that_the_table_lacks_has_no_mfu(clock: Clock, monkeypatch: pytest
     update(meter, clock, 10, data=0, rest=1)
     assert meter.lap()["mfu"] is None
     assert meter.summary()["energy"]["kwh"] is None
-    assert "set energy.device_watts" in meter.summary()["energy"]["source"]
+    assert "set machine.energy.device_watts" in meter.summary()["energy"]["source"]
     assert meter.state()["energy_kwh"] is None

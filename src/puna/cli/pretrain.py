@@ -17,6 +17,7 @@ from puna.pretraining import pretrain
 from puna.pretraining.recipe import PretrainingRecipe
 from puna.recipe.settings import builtin_recipe
 from puna.training.parallel import SINGLE, Ranks, is_torchrun, torchrun
+from puna.training.parallel.stage import run_together
 from puna.training.signals import preemptible
 
 __all__ = ["register"]
@@ -84,6 +85,12 @@ def pretrain_command(
 
 def _pretrain(settings: PretrainingRecipe, ranks: Ranks, given: dict[str, Any]) -> Manifest | None:
     reporter = Reporter() if ranks.is_writer else quiet()
-    return pretrain(
-        settings.pretraining, ranks=ranks, safeguards=settings.safeguards, reporter=reporter, **given
+    return run_together(
+        pretrain,
+        settings.pretraining,
+        ranks=ranks,
+        safeguards=settings.safeguards,
+        machine=settings.machine,
+        reporter=reporter,
+        **given,
     )

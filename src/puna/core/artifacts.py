@@ -77,6 +77,12 @@ class StageContext:
         return self.machine.torch_device
 
     @property
+    def out(self) -> Path:
+        """Where the artifact will stand once it is published."""
+        partial = self.folder.parent
+        return partial.with_name(partial.name.removeprefix(".").removesuffix(".partial"))
+
+    @property
     def metrics(self) -> MetricsLog:
         """The artifact's metrics.jsonl, opened at first use."""
         if self._metrics is None:
@@ -148,6 +154,9 @@ def run_stage(
         _tidy(request.out, backup)
         if manifest := _finished(request):
             reporter.log(f"{kind} {out.name}: unchanged, skipped")
+            if keeps_state and _is_of_another_request(partial, request.fingerprint):
+                reporter.log(f"an interrupted build of other settings is kept in {partial}")
+                return manifest
         else:
             with reporter.stage(f"{kind} {out.name}"):
                 _build(request, build, partial, backup, reporter, machine or Machine(), keeps_state)
@@ -307,6 +316,12 @@ def _prepare(partial: Path, fingerprint: str, reporter: Reporter, keeps_state: b
     for name in ("artifact", "state"):
         (partial / name).mkdir(exist_ok=True)
     write_atomically(stamp_path, stamp)
+
+
+def _is_of_another_request(partial: Path, fingerprint: str) -> bool:
+    """Whether an interrupted build lies there that is not this one's."""
+    stamp_path = partial / "request"
+    return stamp_path.is_file() and json.loads(stamp_path.read_text(encoding="utf-8"))[0] != fingerprint
 
 
 def _seal(folder: Path) -> dict[str, FileReference]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from puna.core.errors import ConfigError
 
-__all__ = ["Settings", "load_recipe", "resolve"]
+__all__ = ["Settings", "load_recipe", "load_settings", "resolve"]
 
 
 class Settings(BaseModel):
@@ -52,6 +52,19 @@ def load_recipe(path: Path, model: type[S], overrides: Sequence[str] = ()) -> S:
         return model.model_validate(values)
     except ValidationError as error:
         raise _config_error(error, path, model, overrides) from None
+
+
+def load_settings(path: Path | None, model: type[S], overrides: Sequence[str] = ()) -> S:
+    """As `load_recipe`; without a file, the defaults under the overrides."""
+    if path is not None:
+        return load_recipe(path, model, overrides)
+    values: dict[str, Any] = {}
+    for override in overrides:
+        values = _merge(values, _parse_override(override, values))
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _config_error(error, Path("settings"), model, overrides) from None
 
 
 def resolve(settings: BaseModel) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class EnergyMeter:
 
     def _estimate(self) -> str:
         if self.watts is None:
-            return "unknown: the GPU is in no table; set energy.device_watts"
+            return "unknown: the GPU is in no table; set machine.energy.device_watts"
         if self.config.device_watts is not None:
             why = "given"
         elif self.tdp_watts is not None:

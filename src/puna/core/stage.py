@@ -21,6 +21,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, g
 
 from puna.core.artifacts import Manifest, StageContext, run_stage
 from puna.core.config import Settings
+from puna.core.errors import ConfigError
 from puna.core.inputs import configured_inputs
 from puna.core.machine import Machine
 from puna.core.progress import Reporter
@@ -95,7 +96,7 @@ class Stage(Generic[C]):
 
         Args:
             machine: Where to compute; None is this machine's default device.
-            labels: Laid over the stage's own and its choices that are words, in the manifest.
+            labels: Laid over the stage's own, in the manifest.
             given: The stage's keywords.
         Raises:
             TypeError: a keyword is unknown or missing.
@@ -110,26 +111,41 @@ class Stage(Generic[C]):
             inputs=self.inputs(config, values),
             seed=seed,
             build=functools.partial(self._build, config, values),
-            labels=self.labels | self._labels(values) | dict(labels or {}),
+            labels={key: text.format_map(values) for key, text in self.labels.items()} | dict(labels or {}),
             reporter=reporter,
             machine=machine,
             keeps_state=self.keeps_state,
         )
 
     def inputs(self, config: Settings, given: Mapping[str, Any]) -> dict[str, Path]:
-        """Every path that the artifact is made from, by the name that its manifest gives it."""
-        named = dict(configured_inputs(config))
+        """Every path that the artifact is made from, by the name that its manifest gives it.
+
+        Raises:
+            ConfigError: two inputs have one name, so the manifest would forget one.
+        """
+        named: dict[str, Path] = {}
+        for name, path in (*configured_inputs(config), *self._given_inputs(given)):
+            if name in named:
+                raise ConfigError(
+                    where=self.name,
+                    expected="a name of its own for every input",
+                    got=f"{name!r} for {named[name]} and for {path}",
+                    fix="Rename the source in the settings.",
+                )
+            named[name] = path
+        return named
+
+    def _given_inputs(self, given: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
         for parameter in self.parameters:
             value = given.get(parameter.name)
-            if value is None or parameter.role not in ("input", "inputs", "inputs_by_name"):
+            if value is None:
                 continue
             if parameter.role == "input":
-                named[parameter.name] = value
+                yield parameter.name, value
             elif parameter.role == "inputs":
-                named |= {f"{parameter.name}.{number}": path for number, path in enumerate(value)}
-            else:
-                named |= {f"{parameter.name}.{name}": path for name, path in sorted(value.items())}
-        return named
+                yield from ((f"{parameter.name}.{number}", path) for number, path in enumerate(value))
+            elif parameter.role == "inputs_by_name":
+                yield from ((f"{parameter.name}.{name}", path) for name, path in sorted(value.items()))
 
     def _bind(self, given: Mapping[str, Any]) -> dict[str, Any]:
         known = {parameter.name for parameter in self.parameters}
@@ -139,11 +155,6 @@ class Stage(Generic[C]):
         if missing:
             raise TypeError(f"{self.name}() misses the keywords {missing}")
         return {p.name: given.get(p.name, p.default) for p in self.parameters}
-
-    def _labels(self, values: Mapping[str, Any]) -> dict[str, str]:
-        """Choices that are words, such as a reward model's role, tell artifacts of a kind apart."""
-        named = ((p.name, values[p.name]) for p in self.parameters if p.role == "choice")
-        return {name: value for name, value in named if isinstance(value, str)}
 
     def _build(self, config: C, values: Mapping[str, Any], context: StageContext) -> Metrics:
         return self.build(config, context, **values)
@@ -155,7 +166,8 @@ def stage(
     """Declare a stage that writes artifacts of this kind.
 
     Args:
-        labels: What tells its artifacts from others of the kind; a caller may add to them.
+        labels: What tells its artifacts from others of the kind; a caller may add to them. A label may name a keyword
+            of the stage: "{role}" is the role that was given.
         keeps_state: The stage itself checks that it may continue an interrupted build under changed settings.
     """
 

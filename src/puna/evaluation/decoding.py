@@ -4,17 +4,16 @@ Only the attention's shape matters here, so a model with random weights gives th
 """
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import Field
 
-from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.artifacts import StageContext
 from puna.core.config import Settings
-from puna.core.progress import Reporter
 from puna.core.seeding import rng
+from puna.core.stage import Metrics, stage
 from puna.inference.engine import Engine
 from puna.inference.request import Request
 from puna.inference.sampling import SamplingConfig
@@ -49,38 +48,20 @@ class _NoEnd:
         return ""
 
 
-def measure_decoding(
-    config: DecodingConfig,
-    *,
-    model: Path,
-    out: Path,
-    seed: int,
-    labels: Mapping[str, str] | None = None,
-    reporter: Reporter | None = None,
-) -> Manifest:
+@stage("decoding")
+def measure_decoding(config: DecodingConfig, context: StageContext, *, model: Path) -> Metrics:
     """Time decoding for every prompt length and batch size.
 
     Returns:
-        Manifest of kind "decoding"; metrics hold `curves` (prompt length -> rows of batch_size, tokens_per_second,
-        milliseconds_per_token, cache_bytes; a row of a batch that does not fit has no times) and `weight_bytes`.
+        `curves` (prompt length -> rows of batch_size, tokens_per_second, milliseconds_per_token, cache_bytes; a row of
+        a batch that does not fit has no times) and `weight_bytes`.
     """
-
-    def build(context: StageContext) -> dict[str, Any]:
-        loaded = load_model(model, dtype=getattr(torch, config.dtype)).eval()
-        width = getattr(torch, config.dtype).itemsize
-        curves = {str(n): _curve(loaded, config, n, context) for n in config.prompt_tokens}
-        return {"curves": curves, "weight_bytes": weight_bytes(loaded.config, bytes_per_number=width)}
-
-    return run_stage(
-        out,
-        kind="decoding",
-        config=config,
-        inputs={"model": model},
-        seed=seed,
-        build=build,
-        labels=labels,
-        reporter=reporter,
-    )
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    loaded = load_model(model, dtype=dtype, device=context.device).eval()
+    return {
+        "curves": {str(n): _curve(loaded, config, n, context) for n in config.prompt_tokens},
+        "weight_bytes": weight_bytes(loaded.config, bytes_per_number=dtype.itemsize),
+    }
 
 
 def _curve(

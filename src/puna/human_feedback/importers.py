@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.artifacts import StageContext
 from puna.core.config import Settings
 from puna.core.conversations import (
     ImportAccount,
@@ -25,9 +25,9 @@ from puna.core.conversations import (
     sample_rows,
 )
 from puna.core.errors import DataError
-from puna.core.inputs import licence_line, read_rows, require, resolve_path
-from puna.core.progress import Reporter
+from puna.core.inputs import InputSource, licence_line, read_rows, require, resolve_path
 from puna.core.records import RATINGS, Comparison, Domain, Message, Rating, Side, write_records
+from puna.core.stage import Metrics, stage
 from puna.human_feedback.statistics import describe
 from puna.tokenizer import Tokenizer
 
@@ -45,7 +45,7 @@ __all__ = [
 UNRATED = "the file has no ratings"
 
 
-class PreferenceSourceConfig(Settings):
+class PreferenceSourceConfig(InputSource):
     """One file of pairs."""
 
     name: str
@@ -60,6 +60,14 @@ class PreferenceSourceConfig(Settings):
     """Rating of pairs that have none; our choice: the middle of the scale that does not claim certainty."""
     max_rows: int | None = Field(default=None, ge=1)
     """A seeded sample of at most so many rows; None takes all."""
+
+    def input_path(self) -> Path:
+        """The file.
+
+        Raises:
+            DataError: it is missing.
+        """
+        return require(resolve_path(self.path), f"the file of source {self.name}")
 
 
 class PreferenceImportConfig(Settings):
@@ -175,9 +183,10 @@ def grade_strengths(strengths: Sequence[float]) -> list[Rating]:
     return [weakest_first[4 * weaker_counts[strength] // len(strengths)] for strength in strengths]
 
 
+@stage("preferences")
 def import_preferences(
-    config: PreferenceImportConfig, *, out: Path, seed: int, reporter: Reporter, tokenizer: Path | None = None
-) -> Manifest:
+    config: PreferenceImportConfig, context: StageContext, *, tokenizer: Path | None = None
+) -> Metrics:
     """Write train.jsonl and test.jsonl of comparisons; the manifest's metrics account for every row.
 
     Args:
@@ -185,39 +194,29 @@ def import_preferences(
     Raises:
         DataError: a file is missing, a line is broken, or no pair is usable.
     """
-    paths = {
-        source.name: require(resolve_path(source.path), f"the file of source {source.name}")
-        for source in config.sources
+    comparisons, accounts = _read_sources(config, context)
+    sides: dict[bool, list[Comparison]] = {False: [], True: []}
+    for comparison in comparisons:
+        key = next(message.content for message in comparison.prompt if message.role == "user")
+        sides[is_held_out(key, config.test_fraction, seed=context.seed)].append(comparison)
+    return {
+        "n_train": write_records(context.folder / "train.jsonl", sides[False]),
+        "n_test": write_records(context.folder / "test.jsonl", sides[True]),
+        "sources": accounts,
+        **describe(comparisons, Tokenizer.load(tokenizer) if tokenizer else None),
     }
-
-    def write(context: StageContext) -> Mapping[str, Any]:
-        comparisons, accounts = _read_sources(config, paths, context)
-        sides: dict[bool, list[Comparison]] = {False: [], True: []}
-        for comparison in comparisons:
-            key = next(message.content for message in comparison.prompt if message.role == "user")
-            sides[is_held_out(key, config.test_fraction, seed=seed)].append(comparison)
-        return {
-            "n_train": write_records(context.folder / "train.jsonl", sides[False]),
-            "n_test": write_records(context.folder / "test.jsonl", sides[True]),
-            "sources": accounts,
-            **describe(comparisons, Tokenizer.load(tokenizer) if tokenizer else None),
-        }
-
-    inputs = paths | ({"tokenizer": tokenizer} if tokenizer else {})
-    return run_stage(
-        out, kind="preferences", config=config, inputs=inputs, seed=seed, build=write, reporter=reporter
-    )
 
 
 def _read_sources(
-    config: PreferenceImportConfig, paths: Mapping[str, Path], context: StageContext
+    config: PreferenceImportConfig, context: StageContext
 ) -> tuple[list[Comparison], dict[str, Any]]:
     """All comparisons, and the account of every source."""
     comparisons: list[Comparison] = []
     accounts: dict[str, Any] = {}
     for source in config.sources:
-        account = ImportAccount(licence_line(paths[source.name]))
-        comparisons += _read_source(source, paths[source.name], config.max_chars, account, context.seed)
+        path = source.input_path()
+        account = ImportAccount(licence_line(path))
+        comparisons += _read_source(source, path, config.max_chars, account, context.seed)
         accounts[source.name] = account.as_metrics()
         context.reporter.log(f"{source.name}: {account.n_kept} of {account.n_rows} rows kept")
     if not comparisons:

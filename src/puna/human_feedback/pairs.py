@@ -40,7 +40,7 @@ class Annotations:
     """Judgements of the pairs that two annotators rated, on the scale of `preference_level`."""
 
 
-@stage("preferences")
+@stage("preferences", labels={"batch": "{batch}"})
 def collect_preferences(
     config: PreferencesConfig,
     context: StageContext,

@@ -25,8 +25,6 @@ class PretrainingConfig(Settings):
     """Hide the documents of a row from one another. The paper is silent; off is our choice."""
     validation_tokens: int = Field(default=65_536, gt=1)
     """Held-out tokens per source in each measurement, from the start of its shard. Our choice."""
-    device: str = "auto"
-    """Where one process trains: auto, cpu, cuda or cuda:N. Under torchrun each takes its own."""
     loop: LoopConfig = LoopConfig()
     """Optimizer, schedule, batch and bookkeeping."""
 

@@ -17,6 +17,9 @@ __all__ = ["Request", "check_continuation", "read_changes", "write_request"]
 
 REQUEST_FILE = "pretraining.json"
 
+ONCE_SETTINGS = {"device"}
+"""What an earlier version recorded with the settings and is the machine's now."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -49,7 +52,7 @@ def check_continuation(partial: Path, request: Request, *, accepts_changes: bool
     differing = {
         key: (before.get(key, "nothing"), request.values.get(key, "nothing"))
         for key in {**before, **request.values}
-        if before.get(key, "nothing") != request.values.get(key, "nothing")
+        if key not in ONCE_SETTINGS and before.get(key, "nothing") != request.values.get(key, "nothing")
     }
     for key, (old, new) in differing.items():
         is_architecture = key.startswith("model.")

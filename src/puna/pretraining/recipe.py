@@ -1,6 +1,7 @@
 """A recipe for `puna pretrain`: what is learned, over which processes, and how the run is guarded."""
 
 from puna.core.config import Settings
+from puna.core.machine import Machine
 from puna.pretraining.config import PretrainingConfig
 from puna.training.checkpoints import Safeguards
 from puna.training.parallel.config import ParallelConfig
@@ -9,12 +10,14 @@ __all__ = ["PretrainingRecipe"]
 
 
 class PretrainingRecipe(Settings):
-    """Only the first section decides what the model becomes; the other two may change at every resume."""
+    """Only the first section decides what the model becomes; the other three may change at every resume."""
 
     title: str = "A Llama 2, pretrained"
     """For people."""
     pretraining: PretrainingConfig = PretrainingConfig()
     """Model, data, optimizer, schedule (§2.2)."""
+    machine: Machine = Machine()
+    """Where one process trains; under torchrun each takes a device of its own."""
     parallel: ParallelConfig = ParallelConfig()
     """The processes that torchrun starts, as axes of a mesh."""
     safeguards: Safeguards = Safeguards()

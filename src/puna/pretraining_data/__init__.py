@@ -2,6 +2,6 @@
 
 from puna.pretraining_data.shards import ShardConfig, tokenize
 from puna.pretraining_data.sources import SourceConfig
-from puna.pretraining_data.stage import DataConfig, build
+from puna.pretraining_data.stage import DataConfig, build_corpus
 
-__all__ = ["DataConfig", "ShardConfig", "SourceConfig", "build", "tokenize"]
+__all__ = ["DataConfig", "ShardConfig", "SourceConfig", "build_corpus", "tokenize"]

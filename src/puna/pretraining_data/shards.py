@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.artifacts import StageContext
 from puna.core.config import Settings
 from puna.core.errors import DataError
 from puna.core.progress import Reporter
 from puna.core.records import Document, read_records
+from puna.core.stage import Metrics, stage
 from puna.pretraining_data.mixture import mixture_order
 from puna.pretraining_data.stage import AUDIT, TRAIN, VALIDATION
 from puna.tokenizer import Tokenizer
@@ -32,32 +33,20 @@ class ShardConfig(Settings):
     """Tokens after which a new shard file starts, at a page's end; our choice."""
 
 
-def tokenize(
-    config: ShardConfig, *, data: Path, tokenizer: Path, out: Path, seed: int, reporter: Reporter
-) -> Manifest:
+@stage("token_shards")
+def tokenize(config: ShardConfig, context: StageContext, *, data: Path, tokenizer: Path) -> Metrics:
     """Write shards/train-*.bin, shards/validation-*.bin by source, and shards/index.json.
 
     Args:
         data: Folder of the data stage; its audit holds each source's weight (passes over it, §2.1).
         tokenizer: Folder or file of the tokenizer.
     """
-
-    def write(context: StageContext) -> Mapping[str, Any]:
-        return _write(config, data, tokenizer, context)
-
-    inputs = {"data": data, "tokenizer": tokenizer}
-    return run_stage(
-        out, kind="token_shards", config=config, inputs=inputs, seed=seed, build=write, reporter=reporter
-    )
-
-
-def _write(config: ShardConfig, data: Path, tokenizer_path: Path, context: StageContext) -> dict[str, Any]:
-    tokenizer = Tokenizer.load(tokenizer_path)
-    dtype = shard_dtype(tokenizer.vocab_size)
+    vocabulary = Tokenizer.load(tokenizer)
+    dtype = shard_dtype(vocabulary.vocab_size)
     width = np.dtype(dtype).newbyteorder("<")
     audit = _read_audit(data)
-    train = _encode(data / TRAIN, tokenizer, width, context.reporter, "tokenizing")
-    validation = _encode(data / VALIDATION, tokenizer, width, context.reporter, "tokenizing validation")
+    train = _encode(data / TRAIN, vocabulary, width, context.reporter, "tokenizing")
+    validation = _encode(data / VALIDATION, vocabulary, width, context.reporter, "tokenizing validation")
     folder = context.folder / INDEX_PATH.parent
     folder.mkdir(exist_ok=True)
     weights = {name: source["weight"] for name, source in audit["sources"].items()}

@@ -7,13 +7,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from puna.core.config import Settings
 from puna.core.errors import DataError
-from puna.core.inputs import licence_line, require, resolve_path
+from puna.core.inputs import InputSource, licence_line, require, resolve_path
 from puna.core.records import Document
 from puna.pretraining_data.readers import READERS
 
-__all__ = ["ReaderName", "SourceConfig", "read_source", "source_files", "source_input", "source_licence"]
+__all__ = ["ReaderName", "SourceConfig", "read_source", "source_files", "source_licence"]
 
 ReaderName = Literal[
     "gutenberg", "wikitext", "stackexchange", "tex", "json_lines", "plain_text", "stories", "warc", "python",
@@ -27,7 +26,7 @@ STDLIB_PACKAGES = ("asyncio", "collections", "concurrent", "email", "html", "htt
 """Subfolders of the standard library that are read besides its top level: code people import, no tables."""
 
 
-class SourceConfig(Settings):
+class SourceConfig(InputSource):
     """One source of pages."""
 
     name: str
@@ -50,6 +49,19 @@ class SourceConfig(Settings):
             raise ValueError(f"source {self.name} {'needs a path' if needs_path else 'takes no path'}")
         return self
 
+    def input_path(self) -> Path | None:
+        """The source's file or folder; None where its pages come with the given documents.
+
+        For the standard library that is pydoc's topics, made anew for each release of Python.
+
+        Raises:
+            DataError: the folder is missing or holds no file that the reader reads.
+        """
+        if self.reader is None:
+            return None
+        files = source_files(self)
+        return files[0] if self.reader == "python_stdlib" else resolve_path(self.path or "")
+
 
 def source_files(config: SourceConfig) -> list[Path]:
     """The source's files in the order they are read.
@@ -68,15 +80,6 @@ def source_files(config: SourceConfig) -> list[Path]:
         expected = f"files named {' or '.join(patterns)} for source {config.name}"
         raise DataError(where=str(path), expected=expected, got="none", fix="Check path and reader.")
     return sorted(files)
-
-
-def source_input(config: SourceConfig) -> Path:
-    """The file or folder whose content stands for the source in fingerprints.
-
-    For the standard library that is pydoc's topics, made anew for each release of Python.
-    """
-    files = source_files(config)
-    return files[0] if config.reader == "python_stdlib" else resolve_path(config.path or "")
 
 
 def source_licence(config: SourceConfig) -> str:

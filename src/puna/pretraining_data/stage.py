@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.artifacts import StageContext
 from puna.core.config import Settings
 from puna.core.errors import DataError
 from puna.core.inputs import licence_line
-from puna.core.progress import Reporter
 from puna.core.records import Document, Record, read_records, write_records
 from puna.core.seeding import rng
+from puna.core.stage import Metrics, stage
 from puna.pretraining_data.audit import (
     AuditConfig,
     demographic_shares,
@@ -25,10 +25,10 @@ from puna.pretraining_data.audit import (
 )
 from puna.pretraining_data.filters import FilterConfig, Verdict, judge
 from puna.pretraining_data.mixture import held_out
-from puna.pretraining_data.sources import SourceConfig, read_source, source_input, source_licence
+from puna.pretraining_data.sources import SourceConfig, read_source, source_licence
 from puna.pretraining_data.truth import measure
 
-__all__ = ["AUDIT", "TRAIN", "VALIDATION", "DataConfig", "Dropped", "build"]
+__all__ = ["AUDIT", "TRAIN", "VALIDATION", "DataConfig", "Dropped", "build_corpus"]
 
 TRAIN, VALIDATION, AUDIT = "documents.jsonl.zst", "validation.jsonl.zst", "audit.json"
 
@@ -89,28 +89,15 @@ class Corpus:
         ]
 
 
-def build(
-    config: DataConfig, *, documents: Path | None, out: Path, seed: int, reporter: Reporter
-) -> Manifest:
-    """Clean and audit the given documents (JSON Lines) and the configured sources.
+@stage("pretraining_data")
+def build_corpus(config: DataConfig, context: StageContext, *, documents: Path | None = None) -> Metrics:
+    """Clean and audit the given documents and the configured sources.
 
+    Args:
+        documents: A JSON Lines file of Document, read before the sources.
     Raises:
         DataError: a source is missing, a line is broken, nothing comes in, or nothing is kept.
     """
-    inputs = {"documents": documents} if documents else {}
-    for source in config.sources:
-        if source.reader is not None:
-            inputs[source.name] = source_input(source)
-
-    def clean(context: StageContext) -> Mapping[str, Any]:
-        return _clean(config, documents, context)
-
-    return run_stage(
-        out, kind="pretraining_data", config=config, inputs=inputs, seed=seed, build=clean, reporter=reporter
-    )
-
-
-def _clean(config: DataConfig, documents: Path | None, context: StageContext) -> dict[str, Any]:
     pages = _read(config, documents)
     with context.reporter.track("filtering", len(pages), "page") as progress:
         verdicts = judge(

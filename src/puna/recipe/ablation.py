@@ -2,18 +2,16 @@
 
 from pathlib import Path
 
-import torch
-
 from puna.core.artifacts import run_lock
 from puna.core.progress import Reporter
 from puna.evaluation.decoding import measure_decoding
 from puna.evaluation.text import TextEvaluationConfig, evaluate_text
 from puna.pretraining.stage import pretrain
 from puna.pretraining_data.shards import tokenize
-from puna.pretraining_data.stage import build as build_corpus
+from puna.pretraining_data.stage import build_corpus
 from puna.recipe.ablation_settings import AblationRecipe
 from puna.reporting.report import build_report
-from puna.tokenizer.train import train as train_tokenizer
+from puna.tokenizer.train import build_tokenizer
 
 __all__ = ["run_ablation"]
 
@@ -32,13 +30,16 @@ def run_ablation(recipe: AblationRecipe, *, out: Path, seed: int, reporter: Repo
 
 
 def _corpus(recipe: AblationRecipe, out: Path, seed: int, reporter: Reporter) -> None:
-    build_corpus(recipe.data, documents=None, out=out / "data", seed=seed, reporter=reporter)
-    train_tokenizer(
+    build_corpus(
+        recipe.data, documents=None, out=out / "data", seed=seed, machine=recipe.machine, reporter=reporter
+    )
+    build_tokenizer(
         recipe.tokenizer,
         data=out / "data",
         dialogs=None,
         out=out / "tokenizer",
         seed=seed,
+        machine=recipe.machine,
         reporter=reporter,
     )
     tokenize(
@@ -47,6 +48,7 @@ def _corpus(recipe: AblationRecipe, out: Path, seed: int, reporter: Reporter) ->
         tokenizer=out / "tokenizer",
         out=out / "shards",
         seed=seed,
+        machine=recipe.machine,
         reporter=reporter,
     )
 
@@ -62,6 +64,7 @@ def _variant(recipe: AblationRecipe, variant: str, out: Path, seed: int, reporte
         out=folder / "model",
         seed=seed,
         labels={"version": f"pretrained-{variant}"} | labels,
+        machine=recipe.machine,
         reporter=reporter,
     )
 
@@ -73,8 +76,9 @@ def _variant(recipe: AblationRecipe, variant: str, out: Path, seed: int, reporte
             out=folder / name,
             seed=seed,
             context=config.seq_len,
-            dtype=getattr(torch, recipe.evaluation_dtype),
+            dtype=recipe.evaluation_dtype,
             labels=labels | {"text": name},
+            machine=recipe.machine,
             reporter=reporter,
         )
 
@@ -89,5 +93,6 @@ def _variant(recipe: AblationRecipe, variant: str, out: Path, seed: int, reporte
             out=folder / "decoding",
             seed=seed,
             labels=labels,
+            machine=recipe.machine,
             reporter=reporter,
         )

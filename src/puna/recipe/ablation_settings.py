@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from puna.core.config import Settings, resolve
 from puna.core.errors import ConfigError
+from puna.core.machine import Machine
 from puna.evaluation.decoding import DecodingConfig
 from puna.evaluation.text import TextEvaluationConfig
 from puna.pretraining.config import PretrainingConfig
@@ -23,6 +24,8 @@ class AblationRecipe(Settings):
 
     title: str = "Ablations"
     """Heading of the report."""
+    machine: Machine = Machine()
+    """Where it runs; no part of what is learned."""
     compares: Literal["context", "attention", "size"]
     """Which of the paper's tables the report lays out: 16 and 17, 18 and Figure 24, or Figure 5."""
     data: DataConfig = DataConfig()
@@ -72,7 +75,7 @@ class AblationRecipe(Settings):
         """
         merged = _merge(resolve(self.pretraining), self.variants[variant])
         try:
-            config = PretrainingConfig.model_validate(merged)
+            return PretrainingConfig.model_validate(merged)
         except ValidationError as error:
             first = error.errors()[0]
             is_unknown = first["type"] == "extra_forbidden"
@@ -82,8 +85,6 @@ class AblationRecipe(Settings):
                 got=repr(first["input"]),
                 fix="Correct this key." if is_unknown else "Correct this value.",
             ) from None
-        kept = {name: getattr(self.pretraining.loop, name) for name in ("tracking", "energy")}
-        return config.model_copy(update={"loop": config.loop.model_copy(update=kept)})
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

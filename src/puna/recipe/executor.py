@@ -4,12 +4,10 @@ side by side."""
 from collections.abc import Sequence
 from pathlib import Path
 
-from puna.core.artifacts import run_lock
-from puna.core.errors import ConfigError
 from puna.core.machine import Machine
 from puna.core.progress import Reporter
 from puna.recipe.side_by_side import run_side_by_side
-from puna.recipe.steps import Step, groups, needed_for, needs
+from puna.recipe.steps import Step, groups, needs
 
 __all__ = ["boxes", "execute"]
 
@@ -20,32 +18,16 @@ def boxes(plan: Sequence[Step]) -> list[str]:
 
 
 def execute(
-    plan: Sequence[Step], *, run: Path, machine: Machine, reporter: Reporter, until: str | None = None
+    plan: Sequence[Step], wanted: Sequence[Step], *, run: Path, machine: Machine, reporter: Reporter
 ) -> None:
-    """Make what the plan describes, or as much of it as a box needs.
-
-    Args:
-        until: The box to stop after; only what it needs is made.
-    Raises:
-        ConfigError: there is no such box.
-        RunLockedError: another process runs into the same folder.
-    """
-    if until is not None and until not in boxes(plan):
-        raise ConfigError(
-            where="--until",
-            expected=f"one of {', '.join(boxes(plan))}",
-            got=until,
-            fix="Correct the stage's name.",
-        )
-    wanted = list(plan) if until is None else needed_for(plan, until)
-    with run_lock(run):
-        for group in groups(plan):
-            steps = [step for step in group if any(step is other for other in wanted)]
-            if len(group) == 1:
-                for step in steps:
-                    step.job(machine)(reporter=reporter)
-            elif steps:
-                _beside(steps, len(group), run=run, machine=machine, reporter=reporter)
+    """Make the wanted steps of a plan; what runs side by side is cut by the whole plan, whatever is wanted of it."""
+    for group in groups(plan):
+        steps = [step for step in group if any(step is other for other in wanted)]
+        if len(group) == 1:
+            for step in steps:
+                step.job(machine)(reporter=reporter)
+        elif steps:
+            _beside(steps, len(group), run=run, machine=machine, reporter=reporter)
 
 
 def _beside(

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from puna.core.artifacts import run_lock
 from puna.core.config import Settings
+from puna.core.errors import ConfigError
 from puna.core.progress import Reporter
 from puna.core.seeding import derive_seed
 from puna.core.stage import Stage
@@ -20,12 +22,12 @@ from puna.human_feedback.pairs import collect_preferences
 from puna.pretraining.stage import pretrain
 from puna.pretraining_data.shards import tokenize
 from puna.pretraining_data.stage import build_corpus
-from puna.recipe.executor import execute
+from puna.recipe.executor import boxes, execute
 from puna.recipe.prompt_sets import build_prompt_sets
 from puna.recipe.settings import Figure4Recipe
-from puna.recipe.steps import Step
+from puna.recipe.steps import Step, needed_for
 from puna.recipe.versions import Version, round_of
-from puna.reporting.report import ReportConfig, write_report
+from puna.reporting.report import build_report
 from puna.reward_modeling.stage import train_reward_model
 from puna.rlhf.ppo import train_ppo
 from puna.rlhf.rejection_sampling import sample_candidates
@@ -36,9 +38,12 @@ from puna.sandbox.stage import write_sandbox
 from puna.supervised_finetuning.config import FinetuningConfig
 from puna.supervised_finetuning.importers import import_dialogs
 from puna.supervised_finetuning.stage import finetune
-from puna.tokenizer.train import make_tokenizer
+from puna.tokenizer.train import build_tokenizer
 
 __all__ = ["plan_figure4", "raise_llama"]
+
+REPORT = "report"
+"""The last box: drawn from whatever the run has."""
 
 ROLES: tuple[Literal["helpfulness", "safety"], ...] = ("helpfulness", "safety")
 
@@ -51,10 +56,24 @@ def raise_llama(
     Args:
         until: The box to stop after; only what it needs is made.
     Raises:
+        ConfigError: there is no such box.
         RunLockedError: another process runs into the same folder.
     """
     plan = plan_figure4(recipe, out=out, seed=seed)
-    execute(plan, run=out, machine=recipe.machine, reporter=reporter, until=until)
+    known = [*boxes(plan), REPORT]
+    if until is not None and until not in known:
+        raise ConfigError(
+            where="--until",
+            expected=f"one of {', '.join(known)}",
+            got=until,
+            fix="Correct the stage's name.",
+        )
+    with run_lock(out):
+        is_whole = until in (None, REPORT)
+        wanted = plan if until is None or is_whole else needed_for(plan, until)
+        execute(plan, wanted, run=out, machine=recipe.machine, reporter=reporter)
+        if is_whole:
+            build_report(out, out / REPORT, title=recipe.title, reporter=reporter)
 
 
 def plan_figure4(recipe: Figure4Recipe, *, out: Path, seed: int) -> list[Step]:
@@ -67,7 +86,6 @@ def plan_figure4(recipe: Figure4Recipe, *, out: Path, seed: int) -> list[Step]:
         *figure.supervised_finetuning(),
         *(step for version in recipe.versions for step in figure.version(version)),
         *figure.evaluation(),
-        *figure.report(),
     ]
 
 
@@ -103,7 +121,7 @@ class _Figure4:
         """SentencePiece BPE (§2.2.1), then every page as tokens."""
         data = self.run / "data"
         yield self._step(
-            "tokenizer", "tokenizer", make_tokenizer, self.recipe.tokenizer, data=data, dialogs=self._dialogs
+            "tokenizer", "tokenizer", build_tokenizer, self.recipe.tokenizer, data=data, dialogs=self._dialogs
         )
         yield self._step(
             "tokenizer", "tokens", tokenize, self.recipe.shards, data=data, tokenizer=self.run / "tokenizer"
@@ -238,7 +256,7 @@ class _Figure4:
         )
 
     def _gatt_dialogs(self, version: Version) -> Iterator[Step]:
-        """Dialogs that keep an instruction (§3.3), sampled from the newest model for the first version that learns them."""
+        """Dialogs that keep an instruction (§3.3), sampled from the newest model for the first version that learns it."""
         learners = [v for v in self.recipe.versions if v.has_ghost_attention or v.method == "ghost_attention"]
         if version is not learners[0]:
             return
@@ -320,11 +338,6 @@ class _Figure4:
                 seed=derive_seed(self.seed, "evaluation"),
                 labels={"version": version},
             )
-
-    def report(self) -> Iterator[Step]:
-        """The paper's tables and figures, from this run."""
-        config = ReportConfig(title=self.recipe.title)
-        yield self._step("report", "report", write_report, config, run=self.run)
 
     def _finetuning(
         self, box: str, version: str, config: FinetuningConfig, base: str, data: Sequence[Path]

@@ -5,17 +5,17 @@ of the recipe's list with questions of different dialogs, as the paper pairs a s
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import Field
 
-from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.artifacts import StageContext
 from puna.core.config import Settings
 from puna.core.errors import DataError
-from puna.core.progress import Reporter
 from puna.core.records import Comparison, Dialog, Domain, Message, Prompt, read_records, write_records
 from puna.core.seeding import rng
+from puna.core.stage import Metrics, stage
 
 __all__ = ["Instruction", "PromptSetsConfig", "build_prompt_sets"]
 
@@ -32,8 +32,6 @@ class Instruction(Settings):
 class PromptSetsConfig(Settings):
     """How many prompts of each kind to cut."""
 
-    n_rounds: int = Field(default=3, ge=1)
-    """Rounds of RLHF; each takes other prompts as long as there are enough."""
     n_helpful: int = Field(default=300, ge=1)
     """Helpfulness prompts a round."""
     n_safety: int = Field(default=100, ge=1)
@@ -52,47 +50,37 @@ class PromptSetsConfig(Settings):
     """User turns of a constraint dialog."""
 
 
+@stage("prompts")
 def build_prompt_sets(
     config: PromptSetsConfig,
+    context: StageContext,
     *,
     dialogs: Sequence[Path],
     comparisons: Sequence[Path],
-    out: Path,
-    seed: int,
-    reporter: Reporter,
-) -> Manifest:
+    n_rounds: int = 3,
+) -> Metrics:
     """Write prompts/round-K.jsonl, red_team.jsonl, early_stopping.jsonl, held_out.jsonl and constraints.jsonl.
 
     Args:
         dialogs: folders with dialogs.jsonl and held_out.jsonl: prompts of the helpfulness domain.
         comparisons: folders with train.jsonl and test.jsonl; safety prompts are those of domain safety.
+        n_rounds: Rounds of RLHF; each takes other prompts as long as there are enough.
     """
-
-    def write(context: StageContext) -> Mapping[str, int]:
-        random_ = rng(seed, "prompt-sets")
-        helpful = _shuffled(_dialog_prompts(dialogs, "dialogs.jsonl", config.max_characters), random_)
-        safety = _shuffled(_safety_prompts(comparisons, "train.jsonl", config.max_characters), random_)
-        _require(helpful, "helpfulness prompts", dialogs)
-        _require(safety, "safety prompts", comparisons)
-        sets = {
-            "early_stopping": _take(helpful, safety, config.n_early_stopping, config.n_early_stopping // 3)
-        }
-        for k in range(1, config.n_rounds + 1):
-            sets[f"round-{k}"] = _take(helpful, safety, config.n_helpful, config.n_safety)
-        sets["red_team"] = safety[: config.n_safety]
-        held_out = _shuffled(_dialog_prompts(dialogs, "held_out.jsonl", config.max_characters), random_)
-        held_out_safety = _shuffled(
-            _safety_prompts(comparisons, "test.jsonl", config.max_characters), random_
-        )
-        sets["held_out"] = [*held_out[: config.n_held_out], *held_out_safety[: config.n_held_out]]
-        sets["constraints"] = _constrained(helpful, config, config.instructions, random_)
-        folder = context.folder / "prompts"
-        return {name: write_records(folder / f"{name}.jsonl", prompts) for name, prompts in sets.items()}
-
-    inputs = {"dialogs": list(dialogs), "comparisons": list(comparisons)}
-    return run_stage(
-        out, kind="prompts", config=config, inputs=inputs, seed=seed, build=write, reporter=reporter
-    )
+    random_ = rng(context.seed, "prompt-sets")
+    helpful = _shuffled(_dialog_prompts(dialogs, "dialogs.jsonl", config.max_characters), random_)
+    safety = _shuffled(_safety_prompts(comparisons, "train.jsonl", config.max_characters), random_)
+    _require(helpful, "helpfulness prompts", dialogs)
+    _require(safety, "safety prompts", comparisons)
+    sets = {"early_stopping": _take(helpful, safety, config.n_early_stopping, config.n_early_stopping // 3)}
+    for k in range(1, n_rounds + 1):
+        sets[f"round-{k}"] = _take(helpful, safety, config.n_helpful, config.n_safety)
+    sets["red_team"] = safety[: config.n_safety]
+    held_out = _shuffled(_dialog_prompts(dialogs, "held_out.jsonl", config.max_characters), random_)
+    held_out_safety = _shuffled(_safety_prompts(comparisons, "test.jsonl", config.max_characters), random_)
+    sets["held_out"] = [*held_out[: config.n_held_out], *held_out_safety[: config.n_held_out]]
+    sets["constraints"] = _constrained(helpful, config, config.instructions, random_)
+    folder = context.folder / "prompts"
+    return {name: write_records(folder / f"{name}.jsonl", prompts) for name, prompts in sets.items()}
 
 
 def _dialog_prompts(folders: Sequence[Path], name: str, max_characters: int) -> Iterator[Prompt]:

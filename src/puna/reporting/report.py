@@ -1,21 +1,22 @@
 """The report of a run as an artifact: index.html, report.md with figures/, report.json."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from puna.core.artifacts import StageContext, read_manifest, run_stage
+from puna.core.artifacts import StageContext, read_manifest
 from puna.core.config import Settings
 from puna.core.manifest import MANIFEST_NAME
-from puna.core.progress import Reporter, quiet
+from puna.core.progress import Reporter
+from puna.core.stage import Aside, Metrics, stage
 from puna.reporting.blocks import Section, seconds
 from puna.reporting.render import as_html, as_json, as_markdown, dump
 from puna.reporting.run_folder import RunFolder
 from puna.reporting.sections import sections_of
 from puna.reporting.sections.costs import wall_seconds
 
-__all__ = ["LAYOUT_VERSION", "ReportConfig", "build_report", "earlier_title"]
+__all__ = ["LAYOUT_VERSION", "ReportConfig", "build_report", "draw_report", "earlier_title"]
 
 LAYOUT_VERSION = 2
 """Raise when the page changes, so that old reports are drawn again."""
@@ -26,8 +27,6 @@ class ReportConfig(Settings):
 
     title: str
     """Heading of the page."""
-    layout_version: int = LAYOUT_VERSION
-    """Of the page."""
 
 
 def earlier_title(folder: Path) -> str | None:
@@ -36,6 +35,31 @@ def earlier_title(folder: Path) -> str | None:
         return None
     title = read_manifest(folder).config.get("title")
     return str(title) if title else None
+
+
+@stage("report", labels={"layout": str(LAYOUT_VERSION)})
+def draw_report(
+    config: ReportConfig,
+    context: StageContext,
+    *,
+    artifacts: Mapping[str, Path],
+    beside: Mapping[str, Path],
+    run: Aside[RunFolder],
+) -> Metrics:
+    """Write index.html, report.md with figures/, and report.json.
+
+    Args:
+        artifacts: Those of the run, by name.
+        beside: Those of other runs, whose training losses are drawn too.
+        run: The same artifacts, read.
+    """
+    sections = [section(run) for section in sections_of(run)]
+    lead, numbers = _lead(run, sections), as_json(config.title, sections)
+    (context.folder / "index.html").write_text(as_html(config.title, lead, sections), encoding="utf-8")
+    page = as_markdown(config.title, lead, sections, context.folder)
+    (context.folder / "report.md").write_text(page, encoding="utf-8")
+    (context.folder / "report.json").write_text(dump(numbers), encoding="utf-8")
+    return {"sections": sorted(numbers["sections"]), "missing": numbers["missing"]}
 
 
 def build_report(
@@ -56,29 +80,19 @@ def build_report(
         DataError: the run folder holds no finished artifact.
     """
     folder = RunFolder.scan(run, beside)
-    inputs = {artifact.name: artifact.path for artifact in folder.artifacts}
-    for number, other in enumerate(folder.beside):
-        inputs |= {f"beside.{number}.{artifact.name}": artifact.path for artifact in other.artifacts}
-
-    def draw(context: StageContext) -> dict[str, Any]:
-        sections = [section(folder) for section in sections_of(folder)]
-        lead = _lead(folder, sections)
-        (context.folder / "index.html").write_text(as_html(title, lead, sections), encoding="utf-8")
-        (context.folder / "report.md").write_text(
-            as_markdown(title, lead, sections, context.folder), encoding="utf-8"
-        )
-        numbers = as_json(title, sections)
-        (context.folder / "report.json").write_text(dump(numbers), encoding="utf-8")
-        return {"sections": sorted(numbers["sections"]), "missing": numbers["missing"]}
-
-    run_stage(
-        out,
-        kind="report",
-        config=ReportConfig(title=title),
-        inputs=inputs,
+    others = {
+        f"{number}.{artifact.name}": artifact.path
+        for number, other in enumerate(folder.beside)
+        for artifact in other.artifacts
+    }
+    draw_report(
+        ReportConfig(title=title),
+        artifacts={artifact.name: artifact.path for artifact in folder.artifacts},
+        beside=others,
+        run=folder,
+        out=out,
         seed=0,
-        build=draw,
-        reporter=reporter or quiet(),
+        reporter=reporter,
     )
     content = json.loads((out / "report.json").read_text(encoding="utf-8"))
     return {"report": str(out / "index.html"), **content}

@@ -1,14 +1,13 @@
 """Training a reward model (§3.2.2) as a stage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.artifacts import StageContext
 from puna.core.errors import ConfigError
-from puna.core.progress import Reporter
 from puna.core.records import Comparison, Domain, write_records
 from puna.core.seeding import derive_seed
+from puna.core.stage import Metrics, stage
 from puna.model import ScoreModel, load_model, load_score_model, save_score_model
 from puna.model.generation_config import read_generation_config
 from puna.reward_modeling.accuracy import measure
@@ -24,25 +23,16 @@ __all__ = ["train_reward_model"]
 HELD_OUT_SCORES = "held_out_scores.jsonl"
 
 
-class _Request(RewardModelConfig):
-    """The settings and the role, so that the two roles are two artifacts."""
-
-    role: Domain
-    """Which of the two reward models this is."""
-
-
+@stage("reward_model", labels={"role": "{role}"})
 def train_reward_model(
     config: RewardModelConfig,
+    context: StageContext,
     *,
     chat_model: Path,
     comparisons: Sequence[Path],
     role: Domain,
-    out: Path,
-    seed: int,
-    reporter: Reporter | None = None,
-    labels: Mapping[str, str] | None = None,
     previous: Path | None = None,
-) -> Manifest:
+) -> Metrics:
     """Train the helpfulness or the safety reward model from a chat model's weights.
 
     Source: Llama 2 §3.2.2: initialised from the chat checkpoint, so that both know the same; next-token head
@@ -50,44 +40,18 @@ def train_reward_model(
 
     Args:
         comparisons: Preference artifacts, or .jsonl files of Comparison.
+        role: Which of the two reward models this is.
         previous: An earlier round's reward model to go on from, instead of the chat checkpoint. Our choice.
     Returns:
-        Manifest of kind "reward_model". Metrics: accuracy (own domain), accuracy_by_rating, by_test_set,
-        unsafe_recall at 0.5, and what the loop reports.
+        accuracy (own domain), accuracy_by_rating, by_test_set, unsafe_recall at 0.5, and what the loop reports.
     """
-
-    def build(context: StageContext) -> dict[str, Any]:
-        return _build(config, chat_model, comparisons, role, previous, context)
-
-    inputs: dict[str, Path | Sequence[Path]] = {"chat_model": chat_model, "comparisons": comparisons}
-    if previous:
-        inputs["previous"] = previous
-    return run_stage(
-        out,
-        kind="reward_model",
-        config=_Request(**config.model_dump(), role=role),
-        inputs=inputs,
-        seed=seed,
-        build=build,
-        labels={"role": role, **(labels or {})},
-        reporter=reporter,
-    )
-
-
-def _build(
-    config: RewardModelConfig,
-    chat_model: Path,
-    comparisons: Sequence[Path],
-    role: Domain,
-    previous: Path | None,
-    context: StageContext,
-) -> dict[str, Any]:
     tokenizer = Tokenizer.load(chat_model)
     tokenizer.check_can_be_saved()
     if previous:
-        model = load_score_model(previous)
+        model = load_score_model(previous, device=context.device)
     else:
-        model = ScoreModel(load_model(chat_model), seed=derive_seed(context.seed, "score head", role))
+        trunk = load_model(chat_model, device=context.device)
+        model = ScoreModel(trunk, seed=derive_seed(context.seed, "score head", role))
     max_tokens = model.trunk.config.max_seq_len
     loaded = load_comparisons(comparisons, held_out_fraction=config.held_out_fraction)
     mixed = mix(loaded.train, role=role, own_fraction=config.own_fraction, seed=context.seed)

@@ -2,6 +2,6 @@
 
 from puna.sandbox.annotators import SimulatedAnnotator, annotator_pool
 from puna.sandbox.oracle import Oracle
-from puna.sandbox.stage import SandboxConfig, build
+from puna.sandbox.stage import SandboxConfig, write_sandbox
 
-__all__ = ["Oracle", "SandboxConfig", "SimulatedAnnotator", "annotator_pool", "build"]
+__all__ = ["Oracle", "SandboxConfig", "SimulatedAnnotator", "annotator_pool", "write_sandbox"]

@@ -1,15 +1,12 @@
 """Writes the sandbox to disk: raw documents, demonstrations and prompt sets, held-out ones included."""
 
-from collections.abc import Mapping
-from pathlib import Path
-
 from pydantic import Field, PositiveInt
 
-from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.artifacts import StageContext
 from puna.core.config import Settings
-from puna.core.progress import Reporter
 from puna.core.records import Prompt, write_records
 from puna.core.seeding import derive_seed
+from puna.core.stage import Metrics, stage
 from puna.sandbox.annotators import annotator_pool
 from puna.sandbox.demonstrations import write_dialogs
 from puna.sandbox.documents import write_documents
@@ -17,21 +14,21 @@ from puna.sandbox.open_preferences import open_comparisons
 from puna.sandbox.prompts import adversarial_prompts, borderline_prompts, constraint_dialogs, helpful_prompts
 from puna.sandbox.world import WORLD_VERSION
 
-__all__ = ["SandboxConfig", "build"]
+__all__ = ["SandboxConfig", "write_sandbox"]
 
 
 class SandboxConfig(Settings):
     """How much of the farm to write down; the world and its held-out tasks are fixed."""
 
-    world_version: int = WORLD_VERSION
-    """Guards fingerprints against an edited world."""
     n_documents: int = Field(default=12_000, ge=1)
     """Raw pretraining pages before planted defects."""
     n_dialogs: int = Field(default=3_000, ge=1)
     """SFT demonstrations; the paper has 27,540 (§3.1)."""
     n_open_comparisons: int = Field(default=10_000, ge=1)
     """Pairs of written answers, the open data that the reward models learn from besides their own (§3.2.2)."""
-    prompts_per_round: tuple[PositiveInt, ...] = Field(default=(1_000, 2_000, 3_000), min_length=3)
+    prompts_per_round: tuple[PositiveInt, ...] = Field(
+        default=(1_000, 2_000, 3_000, 4_000, 5_000), min_length=1
+    )
     """Training prompts of each annotation round, for preferences and RLHF; a third of them adversarial or borderline.
     Rounds have prompts of their own and grow, as the paper's weekly batches did (Table 26)."""
     n_constraint_dialogs: int = Field(default=400, ge=1)
@@ -42,24 +39,25 @@ class SandboxConfig(Settings):
     """Training-side prompts set aside for PPO's early stopping (§3.2.3); never used for evaluation."""
 
 
-def build(config: SandboxConfig, *, out: Path, seed: int, reporter: Reporter) -> Manifest:
-    """Write documents.jsonl.zst, dialogs.jsonl and prompts/*.jsonl; held-out prompts ignore the seed."""
+@stage("sandbox", labels={"world": str(WORLD_VERSION)})
+def write_sandbox(config: SandboxConfig, context: StageContext) -> Metrics:
+    """Write documents.jsonl.zst, dialogs.jsonl, open_comparisons.jsonl and prompts/*.jsonl.
 
-    def write(context: StageContext) -> Mapping[str, int]:
-        folder = context.folder
-        counts = {
-            "documents": write_records(
-                folder / "documents.jsonl.zst", write_documents(config.n_documents, seed=seed)
-            ),
-            "dialogs": write_records(folder / "dialogs.jsonl", write_dialogs(config.n_dialogs, seed=seed)),
-        }
-        open_pairs = open_comparisons(config.n_open_comparisons, seed=seed, annotators=annotator_pool())
-        counts["open_comparisons"] = write_records(folder / "open_comparisons.jsonl", open_pairs)
-        for name, prompts in {**_training_prompts(config, seed), **_held_out_prompts(config)}.items():
-            counts[name] = write_records(folder / "prompts" / f"{name}.jsonl", prompts)
-        return counts
-
-    return run_stage(out, kind="sandbox", config=config, inputs={}, seed=seed, build=write, reporter=reporter)
+    Held-out prompts ignore the seed. The label `world` guards against an artifact of an edited world.
+    """
+    folder, seed = context.folder, context.seed
+    documents = write_documents(config.n_documents, seed=seed)
+    dialogs = write_dialogs(config.n_dialogs, seed=seed)
+    open_pairs = open_comparisons(config.n_open_comparisons, seed=seed, annotators=annotator_pool())
+    prompt_sets = _training_prompts(config, seed) | _held_out_prompts(config)
+    return {
+        "documents": write_records(folder / "documents.jsonl.zst", documents),
+        "dialogs": write_records(folder / "dialogs.jsonl", dialogs),
+        "open_comparisons": write_records(folder / "open_comparisons.jsonl", open_pairs),
+    } | {
+        name: write_records(folder / "prompts" / f"{name}.jsonl", prompts)
+        for name, prompts in prompt_sets.items()
+    }
 
 
 def _training_prompts(config: SandboxConfig, seed: int) -> dict[str, list[Prompt]]:

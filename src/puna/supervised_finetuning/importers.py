@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.artifacts import StageContext
 from puna.core.config import Settings
 from puna.core.conversations import (
     ImportAccount,
@@ -18,16 +18,16 @@ from puna.core.conversations import (
     sample_rows,
 )
 from puna.core.errors import DataError
-from puna.core.inputs import licence_line, read_rows, require, resolve_path
-from puna.core.progress import Reporter
+from puna.core.inputs import InputSource, licence_line, read_rows, require, resolve_path
 from puna.core.records import Dialog, Domain, Message, write_records
+from puna.core.stage import Metrics, stage
 
 __all__ = ["DialogImportConfig", "DialogSourceConfig", "import_dialogs", "read_dialog"]
 
 ANSWER_COLUMNS = ("output", "response", "completion")
 
 
-class DialogSourceConfig(Settings):
+class DialogSourceConfig(InputSource):
     """One file of instructions or conversations."""
 
     name: str
@@ -40,6 +40,14 @@ class DialogSourceConfig(Settings):
     """Noted in every dialog's meta."""
     max_rows: int | None = Field(default=None, ge=1)
     """A seeded sample of at most so many rows; None takes all."""
+
+    def input_path(self) -> Path:
+        """The file.
+
+        Raises:
+            DataError: it is missing.
+        """
+        return require(resolve_path(self.path), f"the file of source {self.name}")
 
 
 class DialogImportConfig(Settings):
@@ -74,34 +82,20 @@ def read_dialog(row: Mapping[str, Any], reader: str) -> tuple[Message, ...]:
     return messages
 
 
-def import_dialogs(config: DialogImportConfig, *, out: Path, seed: int, reporter: Reporter) -> Manifest:
+@stage("dialogs")
+def import_dialogs(config: DialogImportConfig, context: StageContext) -> Metrics:
     """Write dialogs.jsonl and held_out.jsonl; the manifest's metrics account for every row.
 
     Raises:
         DataError: a file is missing, a line is broken, or no row is usable.
     """
-    paths = {
-        source.name: require(resolve_path(source.path), f"the file of source {source.name}")
-        for source in config.sources
-    }
-
-    def write(context: StageContext) -> Mapping[str, Any]:
-        return _write(config, paths, context)
-
-    return run_stage(
-        out, kind="dialogs", config=config, inputs=paths, seed=seed, build=write, reporter=reporter
-    )
-
-
-def _write(config: DialogImportConfig, paths: Mapping[str, Path], context: StageContext) -> dict[str, Any]:
     dialogs: list[Dialog] = []
     accounts: dict[str, Any] = {}
     seen: set[tuple[Message, ...]] = set()
     for source in config.sources:
-        account = ImportAccount(licence_line(paths[source.name]))
-        rows = sample_rows(
-            list(read_rows(paths[source.name])), source.max_rows, seed=context.seed, source=source.name
-        )
+        path = source.input_path()
+        account = ImportAccount(licence_line(path))
+        rows = sample_rows(list(read_rows(path)), source.max_rows, seed=context.seed, source=source.name)
 
         def use(number: int, row: dict[str, Any], source: DialogSourceConfig = source) -> Dialog:
             messages = read_dialog(row, source.reader)

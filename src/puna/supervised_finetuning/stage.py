@@ -1,12 +1,11 @@
 """Supervised fine-tuning (§3.1) as a stage; every later version of the chat model is made by it too (§3.2.3, §3.3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.artifacts import StageContext
 from puna.core.errors import ConfigError
-from puna.core.progress import Reporter
+from puna.core.stage import Metrics, stage
 from puna.model.checkpoint import load_model, save_model
 from puna.model.generation_config import read_generation_config
 from puna.supervised_finetuning.config import FinetuningConfig
@@ -20,48 +19,21 @@ from puna.training.packing import pack
 __all__ = ["finetune"]
 
 
+@stage("model", labels={"version": "sft"})
 def finetune(
-    config: FinetuningConfig,
-    *,
-    base_model: Path,
-    dialogs: Sequence[Path],
-    out: Path,
-    seed: int,
-    reporter: Reporter | None = None,
-    labels: Mapping[str, str] | None = None,
-) -> Manifest:
+    config: FinetuningConfig, context: StageContext, *, base_model: Path, dialogs: Sequence[Path]
+) -> Metrics:
     """Teach a model the answers of dialogs (§3.1).
 
     Args:
         base_model: Model folder with its tokenizer, which is copied to the output.
         dialogs: Files of Dialog records, or folders with dialogs.jsonl or selected.jsonl.
-        labels: Of the manifest; by default version = sft.
     Returns:
-        Manifest of kind "model"; its metrics hold train_loss and validation loss (nats per answer token),
-        what was dropped and why, and the share of padding.
+        train_loss and validation loss (nats per answer token), what was dropped and why, and the share of padding.
     """
-
-    def build(context: StageContext) -> dict[str, Any]:
-        return _build(config, base_model, dialogs, context)
-
-    return run_stage(
-        out,
-        kind="model",
-        config=config,
-        inputs={"base_model": base_model, "dialogs": dialogs},
-        seed=seed,
-        build=build,
-        labels={"version": "sft"} if labels is None else labels,
-        reporter=reporter,
-    )
-
-
-def _build(
-    config: FinetuningConfig, base_model: Path, dialogs: Sequence[Path], context: StageContext
-) -> dict[str, Any]:
     tokenizer = Tokenizer.load(base_model)
     tokenizer.check_can_be_saved()
-    model = load_model(base_model)
+    model = load_model(base_model, device=context.device)
     if config.seq_len > model.config.max_seq_len:
         raise ConfigError(
             where="seq_len",

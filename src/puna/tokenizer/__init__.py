@@ -11,19 +11,19 @@ from puna.tokenizer.chat_format import (
 )
 from puna.tokenizer.preview import preview
 from puna.tokenizer.tokenizer import Tokenizer
-from puna.tokenizer.train import TokenizerConfig, train, train_tokenizer
+from puna.tokenizer.train import TokenizerConfig, build_tokenizer, train_tokenizer
 
 __all__ = [
     "RenderedDialog",
     "Tokenizer",
     "TokenizerConfig",
     "TurnSpan",
+    "build_tokenizer",
     "contains_special_tags",
     "loss_mask",
     "preview",
     "prompt_text",
     "render_dialog",
     "render_prompt",
-    "train",
     "train_tokenizer",
 ]

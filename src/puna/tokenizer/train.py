@@ -2,22 +2,22 @@
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 from sentencepiece import SentencePieceTrainer
 
-from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.artifacts import StageContext
 from puna.core.config import Settings
 from puna.core.errors import ConfigError, DataError, RecipeError
-from puna.core.progress import Reporter
 from puna.core.records import Dialog, open_text, read_records
+from puna.core.stage import Metrics, stage
 from puna.tokenizer.chat_format import B_INST, prompt_text
 from puna.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["SAMPLE_FILE", "TokenizerConfig", "train", "train_tokenizer"]
+__all__ = ["SAMPLE_FILE", "TokenizerConfig", "build_tokenizer", "train_tokenizer"]
 
 SAMPLE_FILE = "tokenizer_sample.txt"
 """In the pretraining data folder: the text to learn pieces from, one paragraph a line."""
@@ -66,32 +66,27 @@ def train_tokenizer(texts: Iterable[str], model_path: Path, config: TokenizerCon
     model_path.write_bytes(model.getvalue())
 
 
-def train(
-    config: TokenizerConfig, *, data: Path, dialogs: Path | None, out: Path, seed: int, reporter: Reporter
-) -> Manifest:
-    """The tokenizer stage: pretraining data, and dialogs if given, to a folder that transformers can load.
+@stage("tokenizer")
+def build_tokenizer(
+    config: TokenizerConfig, context: StageContext, *, data: Path, dialogs: Path | None = None
+) -> Metrics:
+    """Learn a tokenizer from pretraining data, and from dialogs if given; the folder loads in transformers.
+
+    The seed is recorded only: nothing here is random.
 
     Args:
         data: A pretraining data artifact.
         dialogs: A JSON Lines file of `Dialog`s.
-        seed: Recorded only; nothing here is random.
     """
-    inputs = {"data": data} | ({"dialogs": dialogs} if dialogs is not None else {})
-
-    def build(context: StageContext) -> Mapping[str, Any]:
-        model_path = context.folder / "tokenizer.model"
-        train_tokenizer(_training_texts(config, data, dialogs), model_path, config)
-        tokenizer = Tokenizer.load(model_path)
-        tokenizer.save(context.folder, max_seq_len=config.max_seq_len)
-        return {
-            "vocab_size": tokenizer.vocab_size,
-            "bytes_per_token": _bytes_per_token(tokenizer, data / SAMPLE_FILE),
-            "inst_tokens": len(tokenizer.encode(B_INST)),
-        }
-
-    return run_stage(
-        out, kind="tokenizer", config=config, inputs=inputs, seed=seed, build=build, reporter=reporter
-    )
+    model_path = context.folder / "tokenizer.model"
+    train_tokenizer(_training_texts(config, data, dialogs), model_path, config)
+    tokenizer = Tokenizer.load(model_path)
+    tokenizer.save(context.folder, max_seq_len=config.max_seq_len)
+    return {
+        "vocab_size": tokenizer.vocab_size,
+        "bytes_per_token": _bytes_per_token(tokenizer, data / SAMPLE_FILE),
+        "inst_tokens": len(tokenizer.encode(B_INST)),
+    }
 
 
 class _TrainingLines:

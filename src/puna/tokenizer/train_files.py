@@ -1,16 +1,15 @@
 """Train a tokenizer on files of one's own: plain text, or JSON Lines with a "text", compressed or not."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import zstandard
 from pydantic import BaseModel
 
-from puna.core.artifacts import Manifest, StageContext, run_stage
+from puna.core.artifacts import StageContext
 from puna.core.errors import DataError
-from puna.core.progress import Reporter
 from puna.core.records import open_text, read_records
+from puna.core.stage import Metrics, stage
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.tokenizer.train import SAMPLE_FILE, TokenizerConfig, train_tokenizer
 
@@ -23,45 +22,33 @@ class TextLine(BaseModel):
     text: str
 
 
-def train_on_files(
-    config: TokenizerConfig, *, files: Sequence[Path], out: Path, seed: int, reporter: Reporter
-) -> Manifest:
-    """A tokenizer artifact from text files, read in their order.
+@stage("tokenizer")
+def train_on_files(config: TokenizerConfig, context: StageContext, *, files: Sequence[Path]) -> Metrics:
+    """Learn a tokenizer from text files, read in their order.
+
+    The seed is recorded only: nothing here is random.
 
     Args:
         files: .txt or anything else read as lines of text, .jsonl with a "text" a line, each also as .gz or .zst; or
             the folder of a data stage.
-        seed: Recorded only; nothing here is random.
     Raises:
         DataError: a file is missing, is no UTF-8, or holds no text.
     """
     paths = [path / SAMPLE_FILE if path.is_dir() else path for path in files]
-
-    def build(context: StageContext) -> Mapping[str, Any]:
-        model_path = context.folder / "tokenizer.model"
-        train_tokenizer((text for path in paths for text in _texts(path)), model_path, config)
-        tokenizer = Tokenizer.load(model_path)
-        tokenizer.save(context.folder, max_seq_len=config.max_seq_len)
-        n_bytes = n_tokens = 0
-        for path in paths:
-            for text in _texts(path):
-                n_bytes += len(text.encode())
-                n_tokens += len(tokenizer.encode(text))
-        return {
-            "vocab_size": tokenizer.vocab_size,
-            "bytes_per_token": n_bytes / max(n_tokens, 1),
-            "n_bytes": n_bytes,
-        }
-
-    return run_stage(
-        out,
-        kind="tokenizer",
-        config=config,
-        inputs={"data": paths},
-        seed=seed,
-        build=build,
-        reporter=reporter,
-    )
+    model_path = context.folder / "tokenizer.model"
+    train_tokenizer((text for path in paths for text in _texts(path)), model_path, config)
+    tokenizer = Tokenizer.load(model_path)
+    tokenizer.save(context.folder, max_seq_len=config.max_seq_len)
+    n_bytes = n_tokens = 0
+    for path in paths:
+        for text in _texts(path):
+            n_bytes += len(text.encode())
+            n_tokens += len(tokenizer.encode(text))
+    return {
+        "vocab_size": tokenizer.vocab_size,
+        "bytes_per_token": n_bytes / max(n_tokens, 1),
+        "n_bytes": n_bytes,
+    }
 
 
 def _texts(path: Path) -> Iterator[str]:

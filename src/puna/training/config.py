@@ -5,12 +5,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from puna.core.config import Settings
-from puna.core.energy import EnergyConfig
 from puna.core.errors import ConfigError
-from puna.core.trackers import TrackingConfig
 from puna.training.optimizer import OptimizerConfig
 from puna.training.schedule import constant_lr, cosine_lr
-from puna.training.speed.config import SpeedConfig
 from puna.training.spikes import SpikeConfig
 
 __all__ = ["LoopConfig"]
@@ -44,14 +41,8 @@ class LoopConfig(Settings):
     """Updates between held-out measurements; None measures once, at the end."""
     checkpoint_every_steps: int = Field(default=500, gt=0)
     """Updates between training states: at most this much work is done twice after a kill."""
-    speed: SpeedConfig = Field(default=SpeedConfig(), exclude=True)
-    """How a step is made; no part of what is learned, so not kept in manifests."""
     spikes: SpikeConfig = SpikeConfig()
     """Losses too high to be true."""
-    tracking: TrackingConfig = Field(default=TrackingConfig(), exclude=True)
-    """Trackers beside metrics.jsonl; no part of what makes a run the same, so not kept in manifests."""
-    energy: EnergyConfig = Field(default=EnergyConfig(), exclude=True)
-    """Factors of energy and carbon; kept with the numbers they gave, and no part of what makes a run the same."""
 
     @model_validator(mode="after")
     def _check(self) -> "LoopConfig":

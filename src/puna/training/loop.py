@@ -84,8 +84,8 @@ def run(
     watchdog = Watchdog(context.state, rank=ranks.rank, stall_seconds=safeguards.stall_seconds)
     flops = task.flops_per_token if isinstance(task, CountsFlops) else None
     device = next(task.model.parameters()).device
-    meter = Meter(device, config.energy, flops_per_token=flops, n_devices=ranks.size)
-    speed, has_float8 = config.speed, config.dtype == "float8"
+    meter = Meter(device, context.machine.energy, flops_per_token=flops, n_devices=ranks.size)
+    speed, has_float8 = context.machine.speed, config.dtype == "float8"
     with (
         faster_blocks(task.model, speed, has_float8=has_float8),
         prefetching(task.micro_batches, n_steps=config.n_steps, is_on=speed.prefetch) as read,
@@ -145,7 +145,10 @@ class _Training:
             context.metrics.truncate_after(n_done)
             context.metrics.attach(
                 open_trackers(
-                    config.tracking, name=self.description, state=context.state, settings=resolve(config)
+                    context.machine.tracking,
+                    name=self.description,
+                    state=context.state,
+                    settings=resolve(config),
                 )
             )
         self.task.model.train()

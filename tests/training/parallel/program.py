@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from puna.core.artifacts import StageContext
+from puna.core.machine import Machine, SpeedConfig
 from puna.core.metrics import read_metrics
 from puna.core.progress import quiet
 from puna.core.seeding import generator
@@ -22,7 +23,6 @@ from puna.training.losses import next_token_loss
 from puna.training.optimizer import OptimizerConfig
 from puna.training.parallel import ParallelConfig, TorchrunRanks, make_sharded, torchrun
 from puna.training.parallel.ranks import SINGLE, Ranks
-from puna.training.speed import SpeedConfig
 from puna.training.task import LossSum
 
 MODEL = ModelConfig(dim=32, n_layers=2, n_heads=4, n_kv_heads=2, vocab_size=50, hidden_dim=44, max_seq_len=32)
@@ -74,7 +74,14 @@ class CountingTask:
         return {"loss": sum(x.sum.item() for x in losses) / sum(x.n_targets for x in losses)}
 
 
-def train(folder: Path, ranks: Ranks = SINGLE, *, loop: LoopConfig = LOOP, **rows: int) -> dict[str, Tensor]:
+def train(
+    folder: Path,
+    ranks: Ranks = SINGLE,
+    *,
+    loop: LoopConfig = LOOP,
+    machine: Machine = Machine(),  # noqa: B008
+    **rows: int,
+) -> dict[str, Tensor]:
     """Train in a folder, which may hold a state; returns the whole tensors at the end."""
     is_sharded = isinstance(ranks, TorchrunRanks)
     dtype = getattr(torch, loop.dtype)
@@ -83,7 +90,9 @@ def train(folder: Path, ranks: Ranks = SINGLE, *, loop: LoopConfig = LOOP, **row
         if is_sharded
         else Transformer(MODEL, seed=SEED)
     )
-    context = StageContext(folder=folder / "artifact", state=folder / "state", seed=0, reporter=quiet())
+    context = StageContext(
+        folder=folder / "artifact", state=folder / "state", seed=0, reporter=quiet(), machine=machine
+    )
     if ranks.is_writer:
         context.folder.mkdir(parents=True, exist_ok=True)
         context.state.mkdir(exist_ok=True)
@@ -118,12 +127,13 @@ def main(folder: Path, names: Sequence[str]) -> None:
     torch.set_num_threads(1)
     with torchrun(ParallelConfig(), torch.device("cpu")) as first:
         for name in names:
+            machine = Machine()
             layout, loop = name.split("-from-")[0].removesuffix("_bf16"), LOW_LOOP if name in LOW else LOOP
             if name in CHECKPOINTED:
                 layout, mode = name.split("_")
-                loop = LOOP.model_copy(update={"speed": SpeedConfig.model_validate({"checkpointing": mode})})
+                machine = Machine(speed=SpeedConfig.model_validate({"checkpointing": mode}))
             ranks = TorchrunRanks((LAYOUTS | ON_FOUR)[layout], torch.device("cpu"))
-            tensors = train(folder / name, ranks, loop=loop)
+            tensors = train(folder / name, ranks, loop=loop, machine=machine)
             if first.is_writer:
                 torch.save(tensors, folder / name / "tensors.pt")
 

@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from puna.core.errors import ConfigError
+from puna.core.machine import SpeedConfig
 from puna.model.config import ModelConfig
 from puna.model.heads import ScoreModel
 from puna.model.transformer import Transformer, TransformerBlock
 from puna.training.losses import next_token_loss
-from puna.training.speed import SpeedConfig, faster_blocks
+from puna.training.speed import faster_blocks
 from puna.training.speed.float8 import check_float8
 
 CONFIG = ModelConfig(
@@ -104,7 +105,8 @@ import sys, torch
 sys.path.insert(0, sys.argv[1])
 from test_blocks import CONFIG, gradients
 from puna.model.transformer import Transformer
-from puna.training.speed import SpeedConfig, faster_blocks
+from puna.core.machine import SpeedConfig
+from puna.training.speed import faster_blocks
 model = Transformer(CONFIG)
 for dtype, tolerance in (torch.float32, 1e-3), (torch.bfloat16, 0.03):
     expected, _ = gradients(model, dtype)

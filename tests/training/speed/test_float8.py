@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from puna.core.machine import SpeedConfig
 from puna.model.config import ModelConfig
 from puna.model.transformer import Transformer
 from puna.training.losses import next_token_loss
-from puna.training.speed import SpeedConfig, blocks, faster_blocks
+from puna.training.speed import blocks, faster_blocks
 from puna.training.speed.float8 import float8_linear
 
 

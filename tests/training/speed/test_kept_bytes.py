@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from memory_probe import held_bytes
+from puna.core.machine import Checkpointing
 from puna.model import ModelConfig, Transformer
 from puna.model import transformer as transformer_module
 from puna.model.activation_memory import StepShape, kept_block_bytes
 from puna.model.rope import rotation
 from puna.training.speed.checkpointing import checkpointed
-from puna.training.speed.config import Checkpointing
 
 
 @pytest.mark.parametrize("mode", ["selective", "full"])

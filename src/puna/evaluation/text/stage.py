@@ -1,86 +1,57 @@
 """Held-out text as a suite: measured on a finished model as a stage, or every so many updates as a training hook."""
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from puna.core.artifacts import Manifest, StageContext, run_stage
-from puna.core.config import Settings
+from puna.core.artifacts import StageContext
 from puna.core.intervals import mean_interval, wilson_interval
-from puna.core.progress import Reporter
+from puna.core.stage import Metrics, stage
 from puna.evaluation.text.config import TextEvaluationConfig
 from puna.evaluation.text.continuations import choice_hits, choice_items
 from puna.evaluation.text.documents import held_out_documents
 from puna.evaluation.text.positions import perplexity_by_position, windowed_logprobs
 from puna.evaluation.text.recall import recall_hits, recall_rows
 from puna.model.checkpoint import load_model
-from puna.model.hf_config import read_config
 from puna.model.transformer import Transformer
 from puna.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["TextSuite", "evaluate_text", "measure_text"]
 
 
-class _Request(Settings):
-    """What a text evaluation depends on besides model and data."""
-
-    text: TextEvaluationConfig
-    context: int
-    dtype: str
-
-
+@stage("text_evaluation")
 def evaluate_text(
     config: TextEvaluationConfig,
+    stage_context: StageContext,
     *,
     model: Path,
     data: Path,
-    out: Path,
-    seed: int,
     context: int | None = None,
-    dtype: torch.dtype = torch.float32,
-    labels: Mapping[str, str] | None = None,
-    reporter: Reporter | None = None,
-) -> Manifest:
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> Metrics:
     """Measure a model on the held-out shards.
 
     Args:
         data: Artifact with token shards of the model's own tokenizer.
         context: Tokens the model may look back on; None is the model's whole context.
-        labels: For the report, such as the variant of an ablation.
+        dtype: Precision of matrix products; bfloat16 is autocast over float32 weights.
     Returns:
-        Manifest of kind "text_evaluation"; metrics as in measure_text.
+        As `measure_text`.
     """
-    sizes = read_config(model, architecture="LlamaForCausalLM")
-    asked = _Request(
-        text=config, context=context or sizes.max_seq_len, dtype=str(dtype).removeprefix("torch.")
-    )
-
-    def build(stage: StageContext) -> dict[str, Any]:
-        precision = torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32)
-        return measure_text(
-            load_model(model).eval(),
-            config,
-            data=data,
-            bos_id=Tokenizer.load(model).bos_id,
-            seed=stage.seed,
-            context=asked.context,
-            precision=precision,
-        )
-
-    return run_stage(
-        out,
-        kind="text_evaluation",
-        config=asked,
-        inputs={"model": model, "data": data},
-        seed=seed,
-        build=build,
-        labels=labels,
-        reporter=reporter,
+    device = stage_context.device
+    transformer = load_model(model, device=device).eval()
+    return measure_text(
+        transformer,
+        config,
+        data=data,
+        bos_id=Tokenizer.load(model).bos_id,
+        seed=stage_context.seed,
+        context=context or transformer.config.max_seq_len,
+        precision=torch.autocast(device.type, dtype=getattr(torch, dtype), enabled=dtype != "float32"),
     )
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from puna.core.machine import SpeedConfig
 from puna.model.transformer import TransformerBlock
 from puna.training.linear_cross_entropy import cross_entropy_kernel
 from puna.training.speed.checkpointing import checkpointed
-from puna.training.speed.config import SpeedConfig
 from puna.training.speed.float8 import check_float8, float8_linear
 from puna.training.speed.liger import liger_cross_entropy
 

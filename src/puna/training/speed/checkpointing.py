@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from puna.training.speed.config import Checkpointing
+from puna.core.machine import Checkpointing
 
 __all__ = ["checkpointed"]
 
