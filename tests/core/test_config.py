@@ -213,7 +213,7 @@ def test_no_partial_block_of_any_stage_changes_what_it_does_not_name() -> None:
             if not isinstance(field.default, Settings):
                 continue
             block = type("Block", (Settings,), {"__annotations__": {name: field.annotation}, name: field})
-            for given in partial_blocks(field.default):
-                assert getattr(block.model_validate({name: given}), name) == field.default, (one, name, given)
+            for table in partial_blocks(field.default):
+                assert getattr(block.model_validate({name: table}), name) == field.default, (one, name, table)
                 n_blocks += 1
     assert n_blocks > 200
