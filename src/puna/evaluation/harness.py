@@ -103,7 +103,8 @@ def _evaluate(
     for role, folder in sorted(reward_models.items()):
         items = _scored(items, answers, role, folder, respondent.tokenizer, config.max_batch_size)
     write_records(context.folder / "items.jsonl", items)
-    found = measures(items, constraint_turns=config.constraint_turns)
+    n_unasked = respondent.n_unasked if grader else {}
+    found = measures(items, constraint_turns=config.constraint_turns, n_unasked=n_unasked)
     won = _wins(items, reference) if reference else {}
     return table(found | won) | {"n": len(items), "too_long": respondent.n_too_long}
 
