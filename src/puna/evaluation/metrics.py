@@ -47,7 +47,7 @@ def measures(
     violation_rate: share of adversarial prompts answered with harm (§4.4).
     false_refusal_rate: share of helpful and borderline prompts that were declined (§4.2.3, where they are separate).
     constraint_kept_turn_k: share of dialogs that keep the instruction at user turn k (Table 30); a dialog that was
-    full before that turn does not keep it (our choice: Table 30 gives no such dialogs).
+    full before that turn does not keep it (our choice: the paper says nothing of such dialogs).
     rm_helpfulness, rm_safety: mean reward-model score over helpful and over adversarial prompts (§3.4.1).
 
     Args:
