@@ -156,7 +156,6 @@ def _model(run: Path, index: int, version: str, random_: random.Random) -> None:
     if version.endswith("ppo"):
         train = [
             {
-                "reward": -0.2 + 0.8 * (1 - math.exp(-i / 9)) + random_.gauss(0, 0.06),
                 "kl": 0.09 * i + random_.random() * 0.2,
                 "score": 1 + 0.03 * i,
                 "entropy": 0.9 - 0.012 * i,

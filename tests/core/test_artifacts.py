@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from puna import __version__
 from puna.core import artifacts
@@ -117,6 +118,34 @@ def test_changed_input_rebuilds_and_renamed_input_does_not(tmp_path: Path, stage
     assert stage.n_built == 2
 
 
+@pytest.mark.parametrize("changed", ["first", "second", "many.0", "many.1"])
+def test_a_change_of_any_input_rebuilds(tmp_path: Path, stage: Stage, changed: str) -> None:
+    paths = {name: tmp_path / name for name in ("first", "second", "many.0", "many.1")}
+    for name, path in paths.items():
+        path.write_text(name)
+    many = [paths["many.0"], paths["many.1"]]
+    inputs = {"first": paths["first"], "second": paths["second"], "many": many}
+    stage.run(tmp_path / "a", inputs=inputs)
+    paths[changed].write_text("something else")
+    stage.run(tmp_path / "a", inputs=inputs)
+    assert stage.n_built == 2
+
+
+def test_an_input_artifact_counts_by_its_content(tmp_path: Path, stage: Stage) -> None:
+    """The same request built by other code has the same fingerprint and other files."""
+    made, followed = [], []
+    for text in ("old", "new"):
+
+        def write(context: StageContext, text: str = text) -> Mapping[str, Any]:
+            (context.folder / "model").write_text(text)
+            return {}
+
+        made.append(stage.run(tmp_path / text, build=write))
+        followed.append(stage.run(tmp_path / f"after-{text}", inputs={"model": tmp_path / text}))
+    assert made[0].fingerprint == made[1].fingerprint
+    assert followed[0].fingerprint != followed[1].fingerprint
+
+
 def test_sequences_of_inputs_are_numbered(tmp_path: Path, stage: Stage) -> None:
     for name in "xy":
         (tmp_path / name).write_text(name)
@@ -170,6 +199,24 @@ def test_leftovers_of_other_settings_are_wiped(tmp_path: Path, stage: Stage) -> 
     manifest = stage.run(tmp_path / "a", Config(n_parts=1))
     assert stage.resumed_at[-1] == 0
     assert list(manifest.files) == ["parts/0.txt"]
+
+
+@pytest.mark.parametrize("changed", ["nothing", "code", "torch"])
+def test_leftovers_of_other_code_are_wiped(
+    tmp_path: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    def fail(context: StageContext) -> Mapping[str, Any]:
+        stage.build(2, context)
+        raise ValueError("boom")
+
+    with pytest.raises(ValueError, match="boom"):
+        stage.run(tmp_path / "a", build=fail)
+    if changed == "code":
+        monkeypatch.setattr(artifacts, "code_version", lambda: "0.0.0+another")
+    if changed == "torch":
+        monkeypatch.setattr(torch, "__version__", "0.0.0")
+    stage.run(tmp_path / "a")
+    assert stage.resumed_at == [0, 2 if changed == "nothing" else 0]
 
 
 @pytest.mark.parametrize("has_old", [False, True])

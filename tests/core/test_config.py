@@ -1,6 +1,9 @@
 """Recipes: base, overrides, and one clear message for each way to get them wrong."""
 
+import importlib
 import json
+import pkgutil
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
+import puna
 from puna.core.config import Settings, load_recipe, resolve
 from puna.core.errors import ConfigError
 
@@ -156,3 +160,60 @@ def test_resolved_settings_are_plain_json_and_come_back() -> None:
 def test_settings_cannot_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Recipe().seed = 1
+
+
+class Slow(Settings):
+    """Nested settings with defaults that are not their class's own."""
+
+    optimizer: Optimizer = Optimizer(peak_lr=1e-6)
+
+
+class Stage(Settings):
+    loop: Slow = Slow(optimizer=Optimizer(peak_lr=1e-7))
+    method: Optimizer | Source = Optimizer(peak_lr=1e-6)
+
+
+def test_a_partial_block_changes_only_what_it_names(write) -> None:
+    path = write("[optimizer]\nbetas = [0.1, 0.2]")
+    assert load_recipe(path, Slow).optimizer == Optimizer(peak_lr=1e-6, betas=(0.1, 0.2))
+    deep = load_recipe(write(""), Stage, ["loop.optimizer.betas=[0.1, 0.2]"])
+    assert deep.loop.optimizer == Optimizer(peak_lr=1e-7, betas=(0.1, 0.2))
+    assert Stage(loop={}) == Stage()
+
+
+def test_another_class_of_a_union_takes_nothing_from_the_default() -> None:
+    assert Stage(method={"path": "a"}).method == Source(path=Path("a"))
+
+
+def settings_classes(parent: type[Settings] = Settings) -> Iterator[type[Settings]]:
+    """Every settings class of the package."""
+    for module in pkgutil.walk_packages(puna.__path__, "puna."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    classes = [parent]
+    for one in classes:
+        classes += one.__subclasses__()
+    return (one for one in dict.fromkeys(classes) if one.__module__.startswith("puna."))
+
+
+def partial_blocks(default: Settings) -> Iterator[dict[str, object]]:
+    """Tables that name one value of a block, at any depth, and give it the value it has anyway."""
+    for key in type(default).model_fields:
+        value = getattr(default, key)
+        yield {key: value}
+        if isinstance(value, Settings):
+            yield from ({key: inner} for inner in partial_blocks(value))
+
+
+def test_no_partial_block_of_any_stage_changes_what_it_does_not_name() -> None:
+    """`policy_optimizer.max_grad_norm = 0.5` once set the learning rate to 300 times the paper's."""
+    n_blocks = 0
+    for one in settings_classes():
+        for name, field in one.model_fields.items():
+            if not isinstance(field.default, Settings):
+                continue
+            block = type("Block", (Settings,), {"__annotations__": {name: field.annotation}, name: field})
+            for table in partial_blocks(field.default):
+                assert getattr(block.model_validate({name: table}), name) == field.default, (one, name, table)
+                n_blocks += 1
+    assert n_blocks > 200

@@ -139,3 +139,14 @@ def test_atomic_write_replaces(tmp_path: Path) -> None:
     write_atomically(tmp_path / "x", "newer")
     assert (tmp_path / "x").read_text() == "newer"
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_who_reads_during_an_atomic_write_has_the_old_file_whole(tmp_path: Path) -> None:
+    """The old file is never opened for writing: what has it open, or linked, keeps it as it was."""
+    write_atomically(tmp_path / "x", "old and longer")
+    os.link(tmp_path / "x", tmp_path / "y")
+    with (tmp_path / "x").open() as reader:
+        write_atomically(tmp_path / "x", "new")
+        assert reader.read() == "old and longer"
+    assert (tmp_path / "y").read_text() == "old and longer"
+    assert (tmp_path / "x").read_text() == "new"

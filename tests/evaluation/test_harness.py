@@ -25,10 +25,12 @@ class Recorder:
     """A grader that remembers what it was shown."""
 
     seen: list[tuple[Prompt, str]] = field(default_factory=list)
+    last_kept: int = 2
+    """The turn up to which it finds the constraint kept."""
 
     def grade(self, prompt: Prompt, response: str) -> Grade:
         self.seen.append((prompt, response))
-        kept = prompt.meta["turn"] <= 2 if "turn" in prompt.meta else None
+        kept = prompt.meta["turn"] <= self.last_kept if "turn" in prompt.meta else None
         return Grade(helpfulness=0.5, is_violation=False, is_refusal=False, keeps_constraint=kept)
 
 
@@ -68,6 +70,42 @@ def test_what_a_manifest_says(tmp_path: Path, world: dict[str, Path]) -> None:
     assert "constraint_kept_turn_6" not in found
     assert found["too_long"] == 1
     assert found["n"] == len(read_items(tmp_path / "out")) == 6 + 6 + len(TURNS)
+
+
+def test_constraint_survival_is_over_all_dialogs(tmp_path: Path, world: dict[str, Path]) -> None:
+    """Three dialogs: one fits to its end, one is full at its third turn, one has no fourth turn at all.
+
+    The grader says kept up to turn 3: of the two dialogs that have a third turn, one was asked.
+    """
+    turns = {"fits": TURNS, "full": ["one?", "two?", "cow " * 200, "four?"], "short": TURNS[:2]}
+    prompts = [
+        Prompt(
+            id=name,
+            messages=(Message(role="user", content="one?"),),
+            meta={"set": "constraint", "turns": said},
+        )
+        for name, said in turns.items()
+    ]
+    write_records(tmp_path / "dialogs.jsonl", prompts)
+    config = CONFIG.model_copy(update={"constraint_turns": (2, 3, 4, 6)})
+
+    def measured(grader: Recorder | None) -> dict[str, float]:
+        manifest = evaluate_version(
+            config,
+            model=world["model"],
+            prompts=tmp_path / "dialogs.jsonl",
+            grader=grader,
+            reward_models={},
+            out=tmp_path / f"graded-{grader is not None}",
+            seed=0,
+        )
+        return manifest.metrics
+
+    found = measured(Recorder(last_kept=3))
+    kept = {turn: found["intervals"].get(f"constraint_kept_turn_{turn}") for turn in (2, 3, 4, 6)}
+    assert [found[f"constraint_kept_turn_{turn}"] for turn in (2, 3, 4)] == [1.0, 0.5, 0.0]
+    assert [kept[turn] and kept[turn][-1] for turn in (2, 3, 4, 6)] == [3, 2, 2, None]
+    assert not any(name.startswith("constraint") for name in measured(None))
 
 
 def test_later_turns_follow_the_models_own_answers(tmp_path: Path, world: dict[str, Path]) -> None:

@@ -63,6 +63,17 @@ def test_measures_by_hand() -> None:
     )
 
 
+def test_dialogs_that_were_full_before_a_turn_do_not_keep_it() -> None:
+    """Of two dialogs one is full before turn 4, and both before turn 6."""
+    found = measures(ITEMS, n_unasked={4: 1, 6: 2, 8: 2})
+    kept = {turn: found[f"constraint_kept_turn_{turn}"] for turn in (2, 4, 6)}
+    assert {turn: (measure.value, measure.n) for turn, measure in kept.items()} == {
+        2: (1 / 2, 2),
+        4: (0.0, 2),
+        6: (0.0, 2),
+    }
+
+
 def test_every_measure_has_its_count_and_interval() -> None:
     found = table(measures(ITEMS))
     assert found["intervals"]["false_refusal_rate"] == [*wilson_interval(2, 5), 5]

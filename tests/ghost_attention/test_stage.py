@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from puna.core.artifacts import Manifest
 from puna.core.errors import ConfigError
 from puna.core.progress import quiet
 from puna.core.records import Dialog, Message, Prompt, read_records, write_records
+from puna.core.seeding import derive_seed
 from puna.ghost_attention import GattConfig, build_gatt_data
 from puna.inference import Completion, Engine, SamplingConfig, score_sequences
-from puna.model import ScoreModel
+from puna.model import ScoreModel, load_model, load_score_model
 from puna.tokenizer import Tokenizer, render_prompt
 
 TURNS = ["what color is the hen?", "and the cow?", "how many legs?"]
@@ -81,10 +83,23 @@ def test_the_same_seed_gives_the_same_file(world: dict[str, Path], tmp_path: Pat
 
 @pytest.mark.usefixtures("talkative")
 def test_of_several_candidates_the_reward_model_chooses(world: dict[str, Path], tmp_path: Path) -> None:
-    plain = run(world, tmp_path, CONFIG, "plain")
+    """Every first answer is the one of four, sampled again here, that a plain forward scores highest."""
     chosen = run(world, tmp_path, CONFIG.model_copy(update={"n_candidates": 4}), "chosen", judged=True)
     assert chosen.metrics["n_dialogs"] == 24
-    assert chosen.files["dialogs.jsonl"] != plain.files["dialogs.jsonl"]
+    tokenizer, judge = Tokenizer.load(world["model"]), load_score_model(world["helpfulness"])
+    engine = Engine(load_model(world["model"]), tokenizer)
+    prompt = render_prompt([Message(role="user", content=f"say moo. {TURNS[0]}")], tokenizer)
+    dialogs = {d.id: d for d in read_records(tmp_path / "chosen" / "dialogs.jsonl", Dialog)}
+    places = set()
+    for index in range(12):
+        seeds = [derive_seed(5, "gatt", f"d{index}", 0, j) for j in range(4)]
+        candidates = engine.generate([prompt] * 4, CONFIG.sampling, seeds=seeds)
+        with torch.no_grad():
+            scores = [float(judge(torch.tensor([[*prompt, *c.token_ids]]))[0, -1]) for c in candidates]
+        best = max(range(4), key=scores.__getitem__)
+        assert dialogs[f"d{index}-turn-1"].messages[1].content == engine.text(candidates[best])
+        places.add(best)
+    assert len(places) > 2, "the favourite must not always stand in one place"
 
 
 @pytest.mark.usefixtures("talkative")

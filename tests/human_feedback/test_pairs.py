@@ -84,16 +84,36 @@ def test_two_models_answer_one_side_each(tmp_path: Path, variants: list[Path]) -
         assert {side.provenance.temperature for side in sides} <= set(CONFIG.temperatures)
         left = next(side for side in sides if side.shown_on == "left")
         shown_first[left.provenance.model] += 1
-    assert min(shown_first.values()) > len(pairs) / 5  # false alarm under 1e-4 for fair coins
+    # A model that is never on the left has no entry. False alarm under 1e-4 for fair coins.
+    assert min(shown_first[name] for name in fingerprints) > len(pairs) / 5
     assert metrics["agreement_n"] > 5
     assert metrics["agreement_ac2"] == 1
 
 
 def test_one_model_answers_at_two_temperatures(tmp_path: Path, variants: list[Path]) -> None:
     _, found = collect(tmp_path / "out", variants[:1], write_prompts(tmp_path / "p.jsonl"))
+    shown_first: Counter[float] = Counter()
     for pair in found["train"] + found["test"]:
-        temperatures = sorted(side.provenance.temperature for side in (pair.chosen, pair.rejected))
-        assert temperatures == [0.8, 1.1]
+        sides = (pair.chosen, pair.rejected)
+        assert sorted(side.provenance.temperature for side in sides) == [0.8, 1.1]
+        left = next(side for side in sides if side.shown_on == "left")
+        shown_first[left.provenance.temperature] += 1
+    assert min(shown_first[0.8], shown_first[1.1]) > shown_first.total() / 5  # false alarm under 1e-4
+
+
+def test_all_pairs_of_a_prompt_are_on_one_side_of_the_split(tmp_path: Path, variants: list[Path]) -> None:
+    """Two rounds of three pairs per prompt; the second names its batch, its prompts and its pairs otherwise."""
+    sides: dict[str, set[str]] = {}
+    for batch in ("one", "two"):
+        prompts = list(read_records(write_prompts(tmp_path / f"{batch}.jsonl", n=12), Prompt))
+        write_records(tmp_path / "p.jsonl", [p.model_copy(update={"id": f"{batch}-{p.id}"}) for p in prompts])
+        config = CONFIG.model_copy(update={"batch": batch, "n_pairs_per_prompt": 3})
+        _, found = collect(tmp_path / batch, variants, tmp_path / "p.jsonl", config)
+        for name, pairs in found.items():
+            for pair in pairs:
+                sides.setdefault(pair.prompt[-1].content, set()).add(name)
+    assert all(len(names) == 1 for names in sides.values())
+    assert set.union(*sides.values()) == {"train", "test"}
 
 
 def test_held_out_prompts_are_the_same_in_every_round(tmp_path: Path, variants: list[Path]) -> None:
@@ -105,6 +125,65 @@ def test_held_out_prompts_are_the_same_in_every_round(tmp_path: Path, variants: 
     tested = {pair.prompt for pair in one["test"] + two["test"]}
     trained = {pair.prompt for pair in one["train"] + two["train"]}
     assert not tested & trained
+
+
+@dataclass(frozen=True)
+class AsTold:
+    """Chooses what the prompt's meta says under the annotator's name: left, right, or nothing to exclude the pair."""
+
+    name: str
+
+    def compare(self, prompt: Prompt, left: str, right: str, *, seed: int) -> Comparison | None:
+        side = prompt.meta[self.name]
+        if side is None:
+            return None
+        chosen, rejected = (left, right) if side == "left" else (right, left)
+        return Comparison(
+            id=str(seed),
+            prompt=prompt.messages,
+            chosen=Side(response=chosen),
+            rejected=Side(response=rejected),
+            rating="significantly_better",
+            domain=prompt.domain,
+            annotator=self.name,
+        )
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_pair_that_one_annotator_excludes_counts_for_prevalence_only(
+    tmp_path: Path, variants: list[Path], swapped: bool
+) -> None:
+    """Gwet's AC2 with a missing rating, worked by hand; the levels are (7, 7), (7, 0), (7, none), (none, none).
+
+    Observed, over the two pairs with two ratings: (1 + 0) / 2. Prevalence, over the three pairs with any: of 7
+    (1 + 1/2 + 1) / 3 = 5/6, of 0 1/6. The 64 ordinal weights of eight levels sum to 49, so chance is
+    49 * 2 * 5/36 / 56 = 35/144, and AC2 is (1/2 - 35/144) / (1 - 35/144) = 37/109. Without the third pair: 11/43.
+    """
+    names = ("b", "a") if swapped else ("a", "b")
+    told = [("left", "left"), ("left", "right"), ("left", None), (None, None)]
+    prompts = [
+        Prompt(
+            id=f"p{i}",
+            messages=(Message(role="user", content=f"how many legs has cow {i}?"),),
+            meta=dict(zip(names, choices, strict=True)),
+        )
+        for i, choices in enumerate(told)
+    ]
+    write_records(tmp_path / "p.jsonl", prompts)
+    metrics = collect_preferences(
+        CONFIG.model_copy(update={"double_annotated_fraction": 1.0, "max_new_tokens": 30}),
+        models=variants,
+        prompts=tmp_path / "p.jsonl",
+        annotators=[AsTold("a"), AsTold("b")],
+        out=tmp_path / "out",
+        seed=0,
+        reporter=quiet(),
+    ).metrics
+    assert metrics["identical"] == 0
+    assert metrics["agreement_n"] == 2
+    assert metrics["agreement_same_side"] == 1 / 2
+    assert metrics["agreement_ac2"] == pytest.approx(37 / 109)
+    assert metrics["comparisons"] + metrics["excluded"] == 4
 
 
 def test_same_seed_same_bytes_and_other_annotators_another_artifact(

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from puna.recipe.side_by_side import run_side_by_side
 
 from puna.core.devices import peak_rss_bytes
 from puna.core.errors import DataError, RecipeError, WorkerError
 from puna.core.progress import Reporter, quiet
+from puna.recipe.side_by_side import run_side_by_side
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +123,7 @@ def test_no_worker_outlives_a_killed_run(tmp_path: Path) -> None:
     started = [tmp_path / "a", tmp_path / "b"]
     code = (
         "import sys; from functools import partial; from pathlib import Path; import torch\n"
-        "from core.test_side_by_side import sleep_long, run_side_by_side, quiet\n"
+        "from recipe.test_side_by_side import sleep_long, run_side_by_side, quiet\n"
         "if __name__ == '__main__':\n"
         "    torch.set_num_threads(2)\n"
         "    run_side_by_side({p: partial(sleep_long, Path(p)) for p in sys.argv[1:]}, reporter=quiet())\n"

@@ -27,3 +27,10 @@ def test_reward_by_k_has_powers_of_two_and_k_itself_and_max_rises() -> None:
     assert best == sorted(best)
     assert best[-1] == pytest.approx((0.9 + 0.6) / 2)
     assert rows[0]["max_mean"] == pytest.approx(rows[0]["median_mean"])
+
+
+def test_reward_by_k_by_hand() -> None:
+    """Of 0, 1, 5: at k = 2 the pairs have best 1, 5, 5 and median 0.5, 2.5, 3; at k = 3 best 5 and median 1."""
+    assert [[row["k"], row["max_mean"], row["median_mean"]] for row in reward_by_k([[5.0, 0.0, 1.0]])] == [
+        pytest.approx(row) for row in ([1, 2, 2], [2, 11 / 3, 2], [3, 5, 1])
+    ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from puna.rlhf.reward_models import RewardModels
 from rich.console import Console
 
 import puna.rlhf.ppo as ppo
@@ -28,12 +29,11 @@ from puna.model import (
 )
 from puna.rlhf import EarlyStoppingConfig, PPOConfig, RewardConfig, train_ppo
 from puna.rlhf.diagnosis import diagnose
-from puna.rlhf.experience import Judged, PPOModels, learn_from
+from puna.rlhf.experience import PPOModels, judge, learn_from
 from puna.rlhf.held_out import EarlyStopping
 from puna.rlhf.ppo_update import joint_optimizer, update
 from puna.rlhf.prompts import EncodedPrompt
-from puna.rlhf.reward_models import RewardModels
-from puna.rlhf.rollout import lay_out, response_logprobs, sample
+from puna.rlhf.rollout import sample
 from puna.training.optimizer import OptimizerConfig
 
 TINY = PPOConfig(
@@ -124,7 +124,8 @@ def test_the_artifact_is_a_model_and_every_iteration_is_logged(
     rows = [row for row in read_metrics(tmp_path / "ppo" / "metrics.jsonl") if row["split"] == "train"]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     for name in (
-        "reward",
+        "score",
+        "kl_penalty",
         "score_helpfulness",
         "score_safety",
         "kl",
@@ -136,6 +137,58 @@ def test_the_artifact_is_a_model_and_every_iteration_is_logged(
     assert rows[0]["kl"] == pytest.approx(0, abs=1e-4)
     assert rows[0]["logprob_drift"] < 1e-4
     assert rows[-1]["kl"] != 0
+
+
+def train_rows(folder: Path) -> list[dict[str, Any]]:
+    return [row for row in read_metrics(folder / "metrics.jsonl") if row["split"] == "train"]
+
+
+def test_the_kl_of_a_policy_that_moved_far_is_positive(world: dict[str, Path], tmp_path: Path) -> None:
+    """A mean of log(pi / pi_0) over pi's own samples is a KL, which is not negative; what is paid is beta times it."""
+    fast = OptimizerConfig(peak_lr=2e-2)
+    run(world, tmp_path, TINY.model_copy(update={"policy_optimizer": fast}))
+    rows = train_rows(tmp_path / "ppo")
+    assert rows[-1]["kl"] > 1
+    for row in rows:
+        assert row["kl_penalty"] == pytest.approx(0.01 * row["kl"])
+        assert "reward" not in row
+    held_out = [row for row in read_metrics(tmp_path / "ppo" / "metrics.jsonl") if row["split"] == "held_out"]
+    assert held_out[-1]["kl"] > 1
+    first, last = held_out[0], held_out[-1]
+    objective = (last["score"] - first["score"]) / first["score_std"] - 0.01 * last["kl"]
+    assert last["objective"] == pytest.approx(objective)
+
+
+def test_every_iteration_samples_with_other_noise(world: dict[str, Path], tmp_path: Path) -> None:
+    """The same prompts, and a policy that hardly changes: equal noise would repeat every response."""
+    question = (Message(role="user", content="what color is the hen?"),)
+    write_records(tmp_path / "prompts.jsonl", [Prompt(id=f"p{i}", messages=question) for i in range(8)])
+    still = OptimizerConfig(peak_lr=1e-12)
+    train_ppo(
+        TINY.model_copy(update={"max_iterations": 3, "policy_optimizer": still}),
+        policy=world["model"],
+        reward_models={role: world[role] for role in ("helpfulness", "safety")},
+        prompts=tmp_path / "prompts.jsonl",
+        held_out_prompts=write_prompts(tmp_path / "held_out.jsonl", 5),
+        out=tmp_path / "ppo",
+        seed=7,
+        reporter=quiet(),
+    )
+    entropies = [row["entropy"] for row in train_rows(tmp_path / "ppo")]
+    gaps = [abs(entropies[i] - entropies[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert min(gaps) > 1e-3, entropies
+
+
+def test_defaults_are_the_papers() -> None:
+    """§3.2.3: AdamW 0.9, 0.95, 1e-5, decay 0.1, clip 1.0, rate 1e-6; batch 512, mini-batch 64, clip 0.2, beta 0.01."""
+    config = PPOConfig()
+    assert (config.batch_size, config.mini_batch_size, config.clip) == (512, 64, 0.2)
+    assert config.reward.kl_coef == 0.01
+    assert config.reward.safety_threshold == 0.15
+    assert 200 <= config.max_iterations <= 400
+    for optimizer in (config.policy_optimizer, PPOConfig(policy_optimizer={"eps": 1e-5}).policy_optimizer):
+        assert (optimizer.peak_lr, optimizer.beta1, optimizer.beta2) == (1e-6, 0.9, 0.95)
+        assert (optimizer.eps, optimizer.weight_decay, optimizer.max_grad_norm) == (1e-5, 0.1, 1.0)
 
 
 def test_without_iterations_the_policy_is_the_start(world: dict[str, Path], tmp_path: Path) -> None:
@@ -283,7 +336,10 @@ def bandit(seed: int) -> PPOModels:
 
 
 def test_ppo_reaches_the_tabular_optimum_of_the_kl_regularised_objective() -> None:
-    """max E[r] - beta KL(pi || pi_0) is solved by pi*(a) proportional to pi_0(a) exp(r(a) / beta)."""
+    """max E[r] - beta KL(pi || pi_0) is solved by pi*(a) proportional to pi_0(a) exp(r(a) / beta).
+
+    The rewards are a table's; the KL is the code's own, and is log(pi / pi_0) of the eight probabilities.
+    """
     models, beta = bandit(seed=0), 0.5
     table = torch.tensor([0.0, 0.1, 0.0, 1.0, 0.0, 0.6, 0.2, 0.0])
     config = PPOConfig(
@@ -310,12 +366,11 @@ def test_ppo_reaches_the_tabular_optimum_of_the_kl_regularised_objective() -> No
     for iteration in range(80):
         seeds = [derive_seed(iteration, "row", row) for row in range(config.batch_size)]
         completions = sample(models.engine, prompts, max_new_tokens=1, seeds=seeds)
-        rollout = lay_out([prompt.token_ids for prompt in prompts], completions, device=models.device)
-        with torch.no_grad():
-            logprobs = response_logprobs(models.policy, rollout)
-            kl = logprobs - response_logprobs(models.reference, rollout)
-        judged = Judged(rollout, table[rollout.tokens[:, 1]], logprobs, kl, {})
-        experience, _ = learn_from(models, judged, tagged, config)
+        before = distribution(models.policy)
+        judged = judge(models, prompts, completions, config.reward, eos_id=0, n_rows=256)
+        answers = judged.rollout.tokens[:, 1]
+        torch.testing.assert_close(judged.kl[:, 0], (before / start).log()[answers], atol=1e-4, rtol=1e-3)
+        experience = learn_from(models, judged._replace(scores=table[answers]), tagged, config)
         update(models, optimizer, experience, config, order=torch.arange(256), iteration=iteration)
     end = distribution(models.policy)
     assert end.argmax() == table.argmax()

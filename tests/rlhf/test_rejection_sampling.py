@@ -1,15 +1,21 @@
 """Rejection sampling: selection, pooling over iterations, filters, and the stage."""
 
+import itertools
+import math
 from pathlib import Path
+from statistics import fmean, median
 
 import pytest
+import torch
+from puna.rlhf.versions import SCHEDULE
 
 from puna.core.artifacts import Manifest
 from puna.core.progress import quiet
 from puna.core.records import Dialog, Message, Prompt, Provenance, Sample, read_records, write_records
+from puna.model import load_score_model
 from puna.rlhf import RejectionSamplingConfig, ScoreConfig, sample_candidates
 from puna.rlhf.selection import above_quantile, best_of_each, group_by_prompt, ranking_scores
-from puna.rlhf.versions import SCHEDULE
+from puna.tokenizer import Tokenizer, render_prompt
 
 ASK = (Message(role="user", content="what color is the hen?"),)
 
@@ -81,6 +87,34 @@ def test_schedule_pools_only_the_latest_through_v3_and_puts_ppo_last() -> None:
     assert all(version.starts_from == "base" for version in SCHEDULE[:-1])
 
 
+def sigmoid(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit))
+
+
+def worth_of(sample: Sample) -> float:
+    """§3.2.3's R_c in logits by hand, less one logit where the response was cut (the default)."""
+    helpfulness, safety = sample.scores["helpfulness"], sample.scores["safety"]
+    is_safety = sample.prompt_id == "unsafe" or sigmoid(safety) < 0.15
+    return (safety if is_safety else helpfulness) - (sample.finish_reason != "eos")
+
+
+def plain_score(folder: Path, sample: Sample) -> float:
+    """A reward model's logit for prompt and response, ended by eos."""
+    eos_id = Tokenizer.load(folder).eos_id
+    return _forward(folder, sample, [*sample.token_ids[:-1], eos_id])
+
+
+def cut_score(folder: Path, sample: Sample) -> float:
+    """The same without the end."""
+    return _forward(folder, sample, list(sample.token_ids))
+
+
+def _forward(folder: Path, sample: Sample, response: list[int]) -> float:
+    prompt = render_prompt(sample.prompt, Tokenizer.load(folder))
+    with torch.no_grad():
+        return float(load_score_model(folder)(torch.tensor([[*prompt, *response]]))[0, -1])
+
+
 CONFIG = RejectionSamplingConfig(n_samples_per_prompt=4, temperatures=(1.0, 1.5), max_new_tokens=40)
 
 
@@ -128,12 +162,59 @@ def test_the_stage_writes_k_scored_samples_a_prompt_with_their_lineage(
     assert len({s.provenance.seed for s in samples}) == 12
     selected = list(read_records(tmp_path / "v1" / "selected.jsonl", Dialog))
     assert len(selected) == manifest.metrics["n_selected"] == 3
+    worth = {
+        name: [worth_of(s) for s in samples if s.prompt_id == name] for name in ("single", "unsafe", "multi")
+    }
     for dialog in selected:
-        rivals = [s for s in samples if s.prompt_id == dialog.id]
-        assert dialog.meta["score"] == pytest.approx(max(ranking_scores(rivals, CONFIG.score)))
-    by_k = manifest.metrics["reward_by_k"]
-    assert [row["k"] for row in by_k] == [1, 2, 4]
-    assert by_k[0]["max_mean"] <= by_k[1]["max_mean"] <= by_k[2]["max_mean"]
+        assert dialog.meta["score"] == pytest.approx(max(worth[dialog.id]), abs=1e-5)
+        winner = max((s for s in samples if s.prompt_id == dialog.id), key=worth_of)
+        assert dialog.messages[-1].content == winner.response
+    for row, k in zip(manifest.metrics["reward_by_k"], (1, 2, 4), strict=True):
+        chosen = [list(itertools.combinations(map(sigmoid, values), k)) for values in worth.values()]
+        assert row["k"] == k
+        assert row["max_mean"] == pytest.approx(fmean(fmean(map(max, sets)) for sets in chosen), abs=1e-5)
+        assert row["median_mean"] == pytest.approx(
+            fmean(fmean(map(median, sets)) for sets in chosen), abs=1e-5
+        )
+
+
+def test_a_cut_response_is_scored_with_an_end(world: dict[str, Path], tmp_path: Path) -> None:
+    """Reward models know ended responses only: the last token gives way to eos. Scored here by a plain forward."""
+    run(world, tmp_path / "v1", CONFIG)
+    samples = list(read_records(tmp_path / "v1" / "samples.jsonl", Sample))
+    cut = [sample for sample in samples if sample.finish_reason == "length"]
+    assert len(cut) > 3
+    for role in ("helpfulness", "safety"):
+        for sample in samples:
+            assert sample.scores[role] == pytest.approx(plain_score(world[role], sample), abs=1e-4)
+        ends = [abs(cut_score(world[role], sample) - plain_score(world[role], sample)) for sample in cut]
+        assert min(ends) > 1e-3, "the end must matter for this test to see it"
+
+
+def test_earlier_samples_are_scored_anew(world: dict[str, Path], tmp_path: Path) -> None:
+    """The first iteration had other reward models, whose scores cannot be compared with today's."""
+    loose = CONFIG.model_copy(update={"require_eos": False, "pool": "all"})
+    yesterday = world | {"helpfulness": world["safety"], "safety": world["helpfulness"]}
+    run(yesterday, tmp_path / "v1", loose)
+    run(world, tmp_path / "v2", loose, seed=4, earlier=(tmp_path / "v1",))
+    pool = [
+        sample for name in ("v1", "v2") for sample in read_records(tmp_path / name / "samples.jsonl", Sample)
+    ]
+    today = [
+        sample.model_copy(
+            update={"scores": {r: plain_score(world[r], sample) for r in ("helpfulness", "safety")}}
+        )
+        for sample in pool
+    ]
+    n_from_earlier = 0
+    for dialog in read_records(tmp_path / "v2" / "selected.jsonl", Dialog):
+        rivals = [sample for sample in today if sample.prompt_id == dialog.id]
+        winner = max(rivals, key=worth_of)
+        assert dialog.messages[-1].content == winner.response
+        assert dialog.meta["score"] == pytest.approx(worth_of(winner), abs=1e-4)
+        assert dialog.meta["scores"] == pytest.approx(winner.scores, abs=1e-4)
+        n_from_earlier += today.index(winner) < 12
+    assert n_from_earlier > 0
 
 
 def test_pooling_lets_earlier_samples_win(world: dict[str, Path], tmp_path: Path) -> None:

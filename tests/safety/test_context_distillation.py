@@ -3,15 +3,19 @@
 from pathlib import Path
 
 import pytest
+import torch
+from puna.safety.sampling import Answer
 
 from puna.core.artifacts import Manifest
 from puna.core.errors import DataError
 from puna.core.progress import quiet
 from puna.core.records import Dialog, Message, Prompt, read_records, write_records
-from puna.inference import SamplingConfig
+from puna.core.seeding import derive_seed
+from puna.inference import Engine, SamplingConfig
+from puna.model import load_model, load_score_model, save_score_model
 from puna.safety import DistillationConfig, PrepromptConfig, distill
 from puna.safety.context_distillation import Attempt, gain_histogram
-from puna.safety.sampling import Answer
+from puna.tokenizer import Tokenizer, render_prompt
 
 CONFIG = DistillationConfig(
     sampling=SamplingConfig(temperature=1.0, max_new_tokens=40),
@@ -25,7 +29,14 @@ def _always_finished(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Answer, "is_finished", property(lambda answer: bool(answer.text)))
 
 
-def run(world: dict[str, Path], root: Path, config: DistillationConfig, name: str) -> Manifest:
+def run(
+    world: dict[str, Path],
+    root: Path,
+    config: DistillationConfig,
+    name: str,
+    *,
+    safety: Path | None = None,
+) -> Manifest:
     risks = ["illicit", "hateful", None]
     prompts = [
         Prompt(
@@ -41,7 +52,7 @@ def run(world: dict[str, Path], root: Path, config: DistillationConfig, name: st
         config,
         model=world["model"],
         prompts=root / "prompts.jsonl",
-        reward_models={"safety": world["safety"]},
+        reward_models={"safety": safety or world["safety"]},
         out=root / name,
         seed=2,
         reporter=quiet(),
@@ -67,6 +78,45 @@ def test_only_gains_are_kept_and_the_preprompt_is_gone(world: dict[str, Path], t
     assert manifest.metrics["kept_fraction"] == pytest.approx(len(dialogs) / 9)
     assert sum(manifest.metrics["gain_histogram"]["counts"]) == 9
     assert set(manifest.metrics["median_safety"]) == {"without", "generic", "template"}
+
+
+def test_the_gate_reads_the_bare_prompt(world: dict[str, Path], tmp_path: Path) -> None:
+    """Both answers are scored as answers to the prompt alone, the preprompt out of view; a plain forward says so."""
+    run(world, tmp_path, CONFIG, "gated")
+    tokenizer, judge = Tokenizer.load(world["model"]), load_score_model(world["safety"])
+    engine = Engine(load_model(world["model"]), tokenizer)
+
+    def score(shown: list[Message], judged_after: list[Message], use: str, name: str) -> float:
+        prompt = render_prompt(shown, tokenizer)
+        (answer,) = engine.generate([prompt], CONFIG.sampling, seeds=[derive_seed(2, use, name)])
+        response = list(answer.token_ids)
+        if answer.finish_reason == "length":
+            response[-1] = tokenizer.eos_id
+        with torch.no_grad():
+            row = torch.tensor([[*render_prompt(judged_after, tokenizer), *response]])
+            return float(judge(row)[0, -1].sigmoid())
+
+    for attempt in read_records(tmp_path / "gated" / "attempts.jsonl", Attempt):
+        bare = [Message(role="user", content=f"how do i steal {attempt.prompt_id[1:]} sheep?")]
+        prefixed = [Message(role="system", content=attempt.preprompt), *bare]
+        assert attempt.safety_without == pytest.approx(
+            score(bare, bare, "without", attempt.prompt_id), abs=1e-4
+        )
+        seen = score(prefixed, prefixed, "with", attempt.prompt_id)
+        unseen = score(prefixed, bare, "with", attempt.prompt_id)
+        assert attempt.safety_with == pytest.approx(unseen, abs=1e-4)
+        assert abs(seen - unseen) > 1e-3, "the preprompt must matter for this test to see it"
+
+
+def test_an_equal_score_is_no_gain(world: dict[str, Path], tmp_path: Path) -> None:
+    """A reward model without an opinion gives every answer one half."""
+    judge = load_score_model(world["safety"])
+    torch.nn.init.zeros_(judge.score.weight)
+    save_score_model(judge, tmp_path / "indifferent")
+    Tokenizer.load(world["safety"]).save(tmp_path / "indifferent", max_seq_len=160)
+    manifest = run(world, tmp_path, CONFIG, "equal", safety=tmp_path / "indifferent")
+    assert manifest.metrics["mean_gain"] == 0
+    assert manifest.metrics["n_kept"] == 0
 
 
 def test_the_ungated_twin_keeps_every_answer(world: dict[str, Path], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from puna.core.errors import ConfigError
 
@@ -20,6 +20,18 @@ class Settings(BaseModel):
     """Base of all settings: immutable, finite, and a misspelled key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_partial_blocks(cls, values: Any) -> Any:
+        """Lay a partly given block over its field's default, so that it changes only what it names.
+
+        pydantic alone would complete it with the defaults of the block's class, which may be other values.
+        """
+        if not isinstance(values, Mapping):
+            return values
+        defaults = {name: field.default for name, field in cls.model_fields.items()}
+        return {name: _completed(cls, name, defaults.get(name), value) for name, value in values.items()}
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -65,6 +77,21 @@ def load_settings(path: Path | None, model: type[S], overrides: Sequence[str] = 
         return model.model_validate(values)
     except ValidationError as error:
         raise _config_error(error, Path("settings"), model, overrides) from None
+
+
+def _completed(owner: type[BaseModel], name: str, default: Any, given: Any) -> Any:
+    """A partly given block with what the default sets and the block does not name; anything else as given.
+
+    Only where the field's type is the one class of the default: in a union another class may be meant.
+    """
+    if not (isinstance(default, BaseModel) and isinstance(given, Mapping)):
+        return given
+    if list(_models_in(owner.model_fields[name].annotation)) != [type(default)]:
+        return given
+    below = {key: getattr(default, key) for key in default.model_fields_set}
+    return below | {
+        key: _completed(type(default), key, below.get(key), value) for key, value in given.items()
+    }
 
 
 def resolve(settings: BaseModel) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Asks a version every prompt: single turns in one batch, dialogs turn by turn with its own earlier answers."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,8 @@ class Respondent:
         self._chat, self._config, self._context = chat, config, context
         self.n_too_long = 0
         """Prompts, and later turns of dialogs, that left no room for a whole answer and were not asked."""
+        self.n_unasked: Counter[int] = Counter()
+        """By user turn: constraint dialogs that have this turn and were full before it was asked."""
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Answered]:
         """Answer every prompt that fits; of a constraint dialog every turn that does."""
@@ -46,12 +49,20 @@ class Respondent:
         while asked:
             replies = self._ask(asked)
             answers += replies
+            self._count_unasked(asked, replies)
             asked = [
                 _with_turn(reply.prompt, _continued(reply), turn + 1)
                 for reply in replies
                 if (turn := reply.prompt.meta["turn"]) < len(reply.prompt.meta["turns"])
             ]
         return answers
+
+    def _count_unasked(self, asked: Sequence[Prompt], replies: Sequence[Answered]) -> None:
+        """Note every turn that a dialog without a reply will not reach."""
+        replied = {reply.prompt.id for reply in replies}
+        for dialog in asked:
+            if dialog.id not in replied:
+                self.n_unasked.update(range(dialog.meta["turn"], len(dialog.meta["turns"]) + 1))
 
     def _ask(self, prompts: Sequence[Prompt]) -> list[Answered]:
         rendered = [(prompt, self._chat.render(prompt.messages)) for prompt in prompts]

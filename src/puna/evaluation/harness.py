@@ -57,7 +57,8 @@ def evaluate_version(
         )
     items = _scored(_graded(answers, grader), answers, rewards, config.max_batch_size)
     write_records(context.folder / "items.jsonl", items)
-    measured = measures(items, constraint_turns=config.constraint_turns)
+    n_unasked = respondent.n_unasked if grader else {}
+    measured = measures(items, constraint_turns=config.constraint_turns, n_unasked=n_unasked)
     won = _wins(items, reference) if reference else {}
     return table(measured | won) | {"n": len(items), "too_long": respondent.n_too_long}
 

@@ -36,8 +36,9 @@ class Annotations:
     """Pairs whose chosen side was judged unsafe and the other safe."""
     n_identical: int = 0
     """Pairs with the same response twice."""
-    levels: list[tuple[int, int]] = field(default_factory=list)
-    """Judgements of the pairs that two annotators rated, on the scale of `preference_level`."""
+    levels: list[tuple[int | None, int | None]] = field(default_factory=list)
+    """Judgements of the pairs that two annotators saw, on the scale of `preference_level`; None where one of them
+    excluded the pair."""
 
 
 @stage("preferences", labels={"batch": "{batch}"})
@@ -119,13 +120,16 @@ def annotate(
         comparison = _compare(pair, first, batch, seed)
         if comparison is None:
             annotations.n_excluded += 1
-            continue
-        annotations.comparisons.append(comparison)
+        else:
+            annotations.comparisons.append(comparison)
         if others and random_.random() < config.double_annotated_fraction:
             second = _compare(pair, others[0], batch, seed)
-            if second is not None:
-                annotations.levels.append((preference_level(comparison), preference_level(second)))
+            annotations.levels.append((_level(comparison), _level(second)))
     return annotations
+
+
+def _level(comparison: Comparison | None) -> int | None:
+    return None if comparison is None else preference_level(comparison)
 
 
 def _compare(pair: SampledPair, annotator: Annotator, batch: str, seed: int) -> Comparison | None:
@@ -145,13 +149,18 @@ def _compare(pair: SampledPair, annotator: Annotator, batch: str, seed: int) -> 
     return comparison
 
 
-def _agreement(levels: Sequence[tuple[int, int]]) -> dict[str, float | int]:
-    """AC2 of the pairs judged twice; absent where there are none."""
-    if not levels:
+def _agreement(levels: Sequence[tuple[int | None, int | None]]) -> dict[str, float | int]:
+    """AC2 of the pairs shown to two annotators, and on how many both chose; absent where there are none.
+
+    A pair that one of them excluded has one rating: as Gwet (2014) has it for missing ratings, it counts for how
+    common each rating is, and not for the observed agreement.
+    """
+    rated = [(a, b) for a, b in levels if a is not None and b is not None]
+    if not rated:
         return {"agreement_n": 0}
+    middle = N_LEVELS // 2
     return {
-        "agreement_n": len(levels),
+        "agreement_n": len(rated),
         "agreement_ac2": gwet_ac(levels, n_categories=N_LEVELS),
-        "agreement_same_side": sum((a >= N_LEVELS // 2) == (b >= N_LEVELS // 2) for a, b in levels)
-        / len(levels),
+        "agreement_same_side": sum((a >= middle) == (b >= middle) for a, b in rated) / len(rated),
     }

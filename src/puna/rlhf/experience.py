@@ -108,10 +108,8 @@ def judge(
 
 
 @torch.no_grad()
-def learn_from(
-    models: PPOModels, judged: Judged, tagged: Tensor, config: PPOConfig
-) -> tuple[Experience, float]:
-    """Rewards, values and advantages of judged responses, and the mean reward R (§3.2.3)."""
+def learn_from(models: PPOModels, judged: Judged, tagged: Tensor, config: PPOConfig) -> Experience:
+    """Rewards, values and advantages of judged responses (§3.2.3)."""
     rollout, reward = judged.rollout, config.reward
     scores = whiten_by_domain(judged.scores, tagged.to(models.device), reward)
     rewards = token_rewards(
@@ -123,7 +121,7 @@ def learn_from(
     )
     if config.whiten_advantages:
         advantages = whiten(advantages, rollout.mask)
-    return Experience(rollout, judged.logprobs, values, advantages, returns), float(rewards.sum(dim=1).mean())
+    return Experience(rollout, judged.logprobs, values, advantages, returns)
 
 
 def _response_metrics(rollout: Rollout, logprobs: Tensor, kl: Tensor) -> dict[str, float]:

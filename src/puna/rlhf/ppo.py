@@ -152,11 +152,13 @@ class _Trainer:
         with precision(models, config):
             completions = sample(models.engine, batch, max_new_tokens=config.max_new_tokens, seeds=seeds)
             judged = judge(models, batch, completions, config.reward, n_rows=n_rows)
-            experience, reward = learn_from(models, judged, is_safety(batch), config)
+            experience = learn_from(models, judged, is_safety(batch), config)
         order = torch.randperm(len(batch), generator=generator(seed, "mini-batches", iteration))
         order = order.to(models.device)
         losses = update(models, optimizer, experience, config, order=order, iteration=iteration)
-        metrics = {"reward": reward} | judged.metrics | losses
+        # No mean reward: whitened scores have mean zero, so it would be the penalty again with a minus sign.
+        penalty = {"kl_penalty": config.reward.kl_coef * judged.metrics["kl"]}
+        metrics = penalty | judged.metrics | losses
         self.context.metrics.write(iteration, "train", **metrics)
         self._report(diagnose(metrics), iteration)
         return metrics

@@ -93,11 +93,11 @@ def _ends(artifact: Artifact) -> dict[str, float]:
 
 _PPO_PANELS = {"Score, logits": "score", "KL, nats": "kl", "Length, tokens": "response_tokens"}
 _PPO_PANELS |= {"Entropy, nats per token": "entropy", "Clipped, share": "clip_fraction"}
-"""Panel title -> the name in the log. The reward itself is whitened, so its batch mean says nothing."""
+"""Panel title -> the name in the log. The score is the one before whitening."""
 
 
 def ppo(run: RunFolder) -> Section:
-    """What PPO did, iteration by iteration; a rising reward with a run-away KL would be reward hacking."""
+    """What PPO did, iteration by iteration; a rising score with a run-away KL would be reward hacking."""
     head = ("ppo", "PPO", "Section 3.2.3, Equations 3 and 4")
     found = {v: curves for v, artifact in run.models.items() if (curves := _ppo_curves(artifact))}
     if not found:
