@@ -108,11 +108,11 @@ def test_judged_on_the_last_turn_the_reward_model_reads_no_other(
 ) -> None:
     read: list[list[int]] = []
 
-    def recorded(model: ScoreModel, sequences: Sequence[list[int]]) -> list[float]:
+    def recorded(model: ScoreModel, sequences: Sequence[list[int]], **options: int) -> list[float]:
         read.extend(sequences)
-        return score_sequences(model, sequences)
+        return score_sequences(model, sequences, **options)
 
-    monkeypatch.setattr("puna.ghost_attention.stage.score_sequences", recorded)
+    monkeypatch.setattr("puna.inference.reward_models.score_sequences", recorded)
     tokenizer = Tokenizer.load(world["model"])
     questions = [
         render_prompt([Message(role="user", content=f"say moo. {turn}")], tokenizer) for turn in TURNS

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from puna.rlhf.reward_models import RewardModels
 from rich.console import Console
 
 import puna.rlhf.ppo as ppo
@@ -19,6 +18,7 @@ from puna.core.progress import Reporter, quiet
 from puna.core.records import Message, Prompt, write_records
 from puna.core.seeding import derive_seed
 from puna.inference import Engine, token_logprobs
+from puna.inference.reward_models import RewardModels
 from puna.model import (
     ModelConfig,
     ScoreModel,
@@ -325,7 +325,7 @@ def bandit(seed: int) -> PPOModels:
     for model in (policy, reference):
         torch.nn.init.zeros_(model.output.weight)
     critic = ScoreModel(Transformer(config, seed=seed + 1))
-    unused = RewardModels(critic, critic)
+    unused = RewardModels({"helpfulness": critic, "safety": critic}, eos_id=0)
     return PPOModels(
         policy=policy,
         reference=reference,
@@ -367,7 +367,7 @@ def test_ppo_reaches_the_tabular_optimum_of_the_kl_regularised_objective() -> No
         seeds = [derive_seed(iteration, "row", row) for row in range(config.batch_size)]
         completions = sample(models.engine, prompts, max_new_tokens=1, seeds=seeds)
         before = distribution(models.policy)
-        judged = judge(models, prompts, completions, config.reward, eos_id=0, n_rows=256)
+        judged = judge(models, prompts, completions, config.reward, n_rows=256)
         answers = judged.rollout.tokens[:, 1]
         torch.testing.assert_close(judged.kl[:, 0], (before / start).log()[answers], atol=1e-4, rtol=1e-3)
         experience = learn_from(models, judged._replace(scores=table[answers]), tagged, config)

@@ -7,7 +7,6 @@ from statistics import fmean, median
 
 import pytest
 import torch
-from puna.rlhf.versions import SCHEDULE
 
 from puna.core.artifacts import Manifest
 from puna.core.progress import quiet
@@ -77,14 +76,6 @@ def test_above_quantile_keeps_the_upper_part() -> None:
     dialogs = best_of_each(groups, ScoreConfig(), require_eos=True)
     assert [d.id for d in above_quantile(dialogs, 0.5)] == ["2", "3", "4"]
     assert above_quantile(dialogs, 0.0) == dialogs
-
-
-def test_schedule_pools_only_the_latest_through_v3_and_puts_ppo_last() -> None:
-    pools = {version.name: version.pool for version in SCHEDULE}
-    assert [pools[f"rlhf-v{n}"] for n in range(1, 6)] == ["latest", "latest", "latest", "all", "all"]
-    assert SCHEDULE[-1].method == "ppo"
-    assert SCHEDULE[-1].starts_from == "rlhf-v5"
-    assert all(version.starts_from == "base" for version in SCHEDULE[:-1])
 
 
 def sigmoid(logit: float) -> float:
@@ -193,7 +184,7 @@ def test_a_cut_response_is_scored_with_an_end(world: dict[str, Path], tmp_path: 
 
 def test_earlier_samples_are_scored_anew(world: dict[str, Path], tmp_path: Path) -> None:
     """The first iteration had other reward models, whose scores cannot be compared with today's."""
-    loose = CONFIG.model_copy(update={"require_eos": False, "pool": "all"})
+    loose = CONFIG.model_copy(update={"require_eos": False})
     yesterday = world | {"helpfulness": world["safety"], "safety": world["helpfulness"]}
     run(yesterday, tmp_path / "v1", loose)
     run(world, tmp_path / "v2", loose, seed=4, earlier=(tmp_path / "v1",))
@@ -220,12 +211,10 @@ def test_earlier_samples_are_scored_anew(world: dict[str, Path], tmp_path: Path)
 def test_pooling_lets_earlier_samples_win(world: dict[str, Path], tmp_path: Path) -> None:
     loose = CONFIG.model_copy(update={"require_eos": False})
     run(world, tmp_path / "v1", loose)
-    latest = run(world, tmp_path / "alone", loose, seed=4, earlier=(tmp_path / "v1",))
+    latest = run(world, tmp_path / "alone", loose, seed=4)
     assert latest.metrics["n_pooled"] == 0
     assert not any(name.startswith("earlier") for name in latest.inputs)
-    pooled = run(
-        world, tmp_path / "v2", loose.model_copy(update={"pool": "all"}), seed=4, earlier=(tmp_path / "v1",)
-    )
+    pooled = run(world, tmp_path / "v2", loose, seed=4, earlier=(tmp_path / "v1",))
     assert pooled.metrics["n_pooled"] == 12
     alone, both = (
         {d.id: d.meta["score"] for d in read_records(tmp_path / name / "selected.jsonl", Dialog)}

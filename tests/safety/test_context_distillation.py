@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from puna.safety.sampling import Answer
 
 from puna.core.artifacts import Manifest
 from puna.core.errors import DataError
@@ -12,6 +11,7 @@ from puna.core.progress import quiet
 from puna.core.records import Dialog, Message, Prompt, read_records, write_records
 from puna.core.seeding import derive_seed
 from puna.inference import Engine, SamplingConfig
+from puna.inference.chat_model import Answer
 from puna.model import load_model, load_score_model, save_score_model
 from puna.safety import DistillationConfig, PrepromptConfig, distill
 from puna.safety.context_distillation import Attempt, gain_histogram

@@ -256,7 +256,7 @@ class _Figure4:
         )
 
     def _gatt_dialogs(self, version: Version) -> Iterator[Step]:
-        """Dialogs that keep an instruction (§3.3), sampled from the newest model for the first version that learns it."""
+        """Dialogs that keep an instruction (§3.3), from the newest model, for the first version that learns it."""
         learners = [v for v in self.recipe.versions if v.has_ghost_attention or v.method == "ghost_attention"]
         if version is not learners[0]:
             return
