@@ -22,6 +22,7 @@ from puna.human_feedback.importers import (
     read_hh_rlhf,
     read_trl,
 )
+from puna.tokenizer import TokenizerConfig, train_tokenizer
 
 HH = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: bye\n\nAssistant: {}"
 words = st.text("abc \n", min_size=1).filter(lambda text: text.strip() and "\n\n" not in text)
@@ -135,6 +136,29 @@ def test_import_accounts_for_every_row_and_splits_by_prompt(tmp_path: Path) -> N
     assert {c.prompt for c in train}.isdisjoint({c.prompt for c in test})
     assert {(c.rating, c.safety, c.domain) for c in train} == {("better", None, "safety")}
     assert manifest.metrics["ratings"]["better"] == 200
+
+
+def test_a_changed_file_or_tokenizer_changes_the_artifact(tmp_path: Path) -> None:
+    """Each of several: a fingerprint of the first one only would keep old pairs."""
+    paths = [tmp_path / "first.jsonl", tmp_path / "second.jsonl"]
+    for path in paths:
+        path.write_text(json.dumps({"prompt": path.stem, "chosen": "good", "rejected": "bad"}) + "\n")
+    train_tokenizer(["the llama eats oats"] * 9, tmp_path / "a.model", TokenizerConfig(vocab_size=275))
+    sources = [PreferenceSourceConfig(name=path.stem, reader="trl", path=str(path)) for path in paths]
+
+    def imported(**given: Path):
+        settings = PreferenceImportConfig(sources=tuple(sources))
+        return import_preferences(settings, out=tmp_path / "out", seed=0, **given)
+
+    before = imported()
+    assert before.inputs.keys() == {"first", "second"}
+    assert imported() == before
+    for path in paths:
+        path.write_text(path.read_text() * 2)
+        after = imported()
+        assert after.fingerprint != before.fingerprint, path.name
+        before = after
+    assert imported(tokenizer=tmp_path / "a.model").fingerprint != before.fingerprint
 
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """An interrupted run goes on where it is the same one; other settings need a word, other sizes another folder."""
 
+import json
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from puna.pretraining import PretrainingConfig, pretrain
 from puna.training.config import LoopConfig
 from puna.training.gradients import sum_gradients
 from puna.training.optimizer import OptimizerConfig
+from recorded_loads import ELSEWHERE
 
 MODEL = ModelConfig(
     dim=32, n_layers=2, n_heads=2, n_kv_heads=1, vocab_size=300, hidden_dim=64, max_seq_len=64
@@ -105,6 +107,41 @@ def test_newer_code_goes_on(interrupted, tmp_path: Path) -> None:
     request.write_text(re.sub(r"\d+\.\d+\.\d+", "0.0.1", request.read_text()))
     interrupted(config_with())
     assert any("continuing the interrupted build" in text for text in interrupted.told)
+
+
+def test_another_machine_goes_on_unasked(interrupted, tmp_path: Path) -> None:
+    manifest = interrupted(config_with(), machine=ELSEWHERE)
+    assert "changed_settings" not in manifest.metrics
+    assert manifest.metrics["system"]["energy"]["pue"] == 1.75
+
+
+def test_a_run_from_when_the_device_was_a_setting_goes_on(interrupted, tmp_path: Path) -> None:
+    path = tmp_path / ".base.partial" / "state" / "pretraining.json"
+    content = json.loads(path.read_text())
+    content["request"]["device"] = "auto"
+    path.write_text(json.dumps(content))
+    assert "changed_settings" not in interrupted(config_with()).metrics
+
+
+def test_a_finished_run_leaves_an_interrupted_one_of_other_settings_alone(
+    data_folder: Path, tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asking for the finished one again must not throw away the states of the other."""
+
+    def train(config: PretrainingConfig):
+        inputs = {"data": data_folder, "tokenizer": tokenizer_folder, "out": tmp_path / "base"}
+        return pretrain(config, **inputs, seed=0)
+
+    finished = train(config_with())
+    longer = config_with(total_steps=20)
+    with monkeypatch.context() as patch:
+        patch.setattr("puna.training.loop.sum_gradients", _stop_at(6))
+        with pytest.raises(KeyboardInterrupt):
+            train(longer)
+    assert train(config_with()) == finished
+    assert (tmp_path / ".base.partial" / "state" / "step-4").is_dir()
+    assert train(longer).metrics["steps"] == 20
+    assert not (tmp_path / ".base.partial").exists()
 
 
 def test_a_run_that_diverged_begins_again_at_a_lower_rate(

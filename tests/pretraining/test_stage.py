@@ -11,13 +11,16 @@ import torch
 
 from puna.core.artifacts import read_manifest
 from puna.core.errors import ConfigError, DataError
+from puna.core.machine import Machine
 from puna.core.metrics import read_metrics
 from puna.model.checkpoint import load_model
 from puna.model.config import ModelConfig
+from puna.model.transformer import Transformer
 from puna.pretraining import PretrainingConfig, pretrain
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.config import LoopConfig
 from puna.training.optimizer import OptimizerConfig
+from recorded_loads import ELSEWHERE
 
 MODEL = ModelConfig(
     dim=32, n_layers=2, n_heads=2, n_kv_heads=1, vocab_size=300, hidden_dim=64, max_seq_len=64
@@ -62,6 +65,24 @@ def test_a_base_model_comes_out_and_has_learned(config, data_folder, tokenizer_f
     rows = read_metrics(tmp_path / "base" / "metrics.jsonl")
     assert [row["step"] for row in rows if row["split"] == "validation"] == [20, 40]
     assert pretrain(config, **inputs, out=tmp_path / "base", seed=0) == manifest, "unchanged: skipped"
+
+
+def test_the_machine_is_obeyed_and_changes_no_artifact(
+    config, data_folder, tokenizer_folder, tmp_path, monkeypatch
+) -> None:
+    devices, move = [], Transformer.to
+    monkeypatch.setattr(Transformer, "to", lambda self, device: devices.append(device) or move(self, device))
+
+    def train(name: str, machine: Machine):
+        inputs = {"data": data_folder, "tokenizer": tokenizer_folder, "machine": machine}
+        return pretrain(config, **inputs, out=tmp_path / name, seed=0)
+
+    there, here = train("there", ELSEWHERE), train("here", Machine(device="cpu"))
+    assert devices == [torch.device("cpu:0"), torch.device("cpu")]
+    assert there.metrics["system"]["energy"]["pue"] == 1.75
+    assert there.fingerprint == here.fingerprint
+    assert weights(tmp_path / "there") == weights(tmp_path / "here")
+    assert train("there", Machine(device="cpu")) == there, "another machine: skipped"
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_model(

@@ -10,7 +10,7 @@ from types import FrameType
 import pytest
 from pydantic import ValidationError
 
-from puna.core.errors import DataError
+from puna.core.errors import ConfigError, DataError
 from puna.core.progress import quiet
 from puna.core.records import Document, read_records, write_records
 from puna.pretraining_data import DataConfig, SourceConfig, build_corpus
@@ -129,6 +129,34 @@ def test_sources_and_documents_join(documents: Path, tmp_path: Path) -> None:
     manifest = build_corpus(config, documents=documents, out=tmp_path / "data", seed=0, reporter=quiet())
     assert manifest.metrics["n_pages"] == 65
     assert set(manifest.inputs) == {"documents", "more"}
+
+
+def test_a_changed_file_of_a_source_changes_the_artifact(documents: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    names = ("a.txt", "b.txt")
+    for name in names:
+        (tmp_path / "more" / name).write_text(f"the goat of {name} eats hay. it lives in the barn.")
+    source = SourceConfig(name="more", reader="plain_text", path=str(tmp_path / "more"))
+    config = DataConfig(sources=(source,), filters=ENGLISH_OFF)
+
+    def built():
+        return build_corpus(config, documents=documents, out=tmp_path / "data", seed=0)
+
+    before = built()
+    assert built() == before
+    for name in names:
+        (tmp_path / "more" / name).write_text(f"the hen of {name} eats corn. it lives in the barn.")
+        after = built()
+        assert after.fingerprint != before.fingerprint, name
+        before = after
+    write_records(documents, [Document(id="new", text="the cow eats hay in the barn.", source="tales")])
+    assert built().fingerprint != before.fingerprint
+
+
+def test_a_source_may_not_hide_the_documents(documents: Path, tmp_path: Path) -> None:
+    source = SourceConfig(name="documents", reader="plain_text", path=str(documents.parent / "SOURCE.txt"))
+    with pytest.raises(ConfigError, match="a name of its own"):
+        build_corpus(DataConfig(sources=(source,)), documents=documents, out=tmp_path / "data", seed=0)
 
 
 def test_nothing_in_and_nothing_kept_are_data_errors(tmp_path: Path) -> None:

@@ -4,20 +4,24 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from puna.core.artifacts import read_manifest, verify
 from puna.core.errors import ConfigError
+from puna.core.machine import Machine
 from puna.core.records import Provenance, Sample, read_records, write_records
 from puna.reward_modeling import (
     RewardModelConfig,
     ScoredPair,
     score_comparisons,
     score_file,
+    stage,
     train_reward_model,
 )
 from puna.reward_modeling.config import RewardLoopConfig, RewardOptimizerConfig
 from puna.reward_modeling.task import RankingTask
 from ranked_pairs import comparison
+from recorded_loads import ELSEWHERE, record_loads
 
 LOOP = RewardLoopConfig(
     optimizer=RewardOptimizerConfig(peak_lr=3e-3), batch_size=16, micro_batch_size=8, log_every_steps=1
@@ -108,8 +112,24 @@ def test_same_seed_same_bits_and_the_roles_differ(
     before = read_manifest(trained)
     assert again.files["model.safetensors"] == before.files["model.safetensors"]
     assert other.fingerprint != before.fingerprint
+    assert (other.config["role"], before.config["role"]) == ("helpfulness", "safety")
+    assert other.labels == {"role": "helpfulness"}
     assert "safety_loss" not in (tmp_path / "other" / "metrics.jsonl").read_text()
     assert "safety_loss" in (trained / "metrics.jsonl").read_text()
+
+
+def test_the_machine_is_obeyed_and_changes_no_artifact(
+    trained: Path, tmp_path: Path, world: dict[str, Path], preferences: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = record_loads(monkeypatch, stage)
+    there = train(tmp_path / "there", world, preferences, labels={"round": "1"}, machine=ELSEWHERE)
+    assert devices == [torch.device("cpu:0")]
+    assert there.files["model.safetensors"] == read_manifest(trained).files["model.safetensors"]
+    assert there.fingerprint == read_manifest(trained).fingerprint
+    same = {"labels": {"round": "1"}, "machine": Machine(device="cpu")}
+    assert train(tmp_path / "there", world, preferences, **same) == there, "another machine: skipped"
+    train(tmp_path / "later", world, preferences, previous=trained, machine=ELSEWHERE)
+    assert devices[1:] == [torch.device("cpu:0")]
 
 
 def test_a_limit_beyond_the_context_or_below_every_pair_says_so(

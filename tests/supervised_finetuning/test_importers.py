@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from puna.core.conversations import Unusable
-from puna.core.errors import DataError
+from puna.core.errors import ConfigError, DataError
 from puna.core.progress import quiet
 from puna.core.records import Dialog, read_records
 from puna.supervised_finetuning.importers import (
@@ -96,6 +96,34 @@ def test_missing_file_and_nothing_usable_are_data_errors(tmp_path: Path) -> None
     (tmp_path / "empty.json").write_text("[]")
     with pytest.raises(DataError, match="at least one dialog"):
         import_dialogs(config(tmp_path / "empty.json"), out=tmp_path / "out", seed=0, reporter=quiet())
+
+
+def test_a_changed_file_changes_the_artifact(tmp_path: Path) -> None:
+    """Each of several: a fingerprint of the first one only would keep old dialogs."""
+    paths = [write_rows(tmp_path / f"{name}.json", 30) for name in ("first", "second")]
+    sources = [DialogSourceConfig(name=path.stem, reader="alpaca", path=str(path)) for path in paths]
+    settings = DialogImportConfig(sources=tuple(sources))
+
+    def imported():
+        return import_dialogs(settings, out=tmp_path / "out", seed=0)
+
+    before = imported()
+    assert before.inputs.keys() == {"first", "second"}
+    assert imported() == before
+    for path in paths:
+        write_rows(path, 31)
+        after = imported()
+        assert after.fingerprint != before.fingerprint, path.name
+        before = after
+
+
+def test_two_sources_of_one_name_are_refused(tmp_path: Path) -> None:
+    sources = [
+        DialogSourceConfig(name="toy", reader="alpaca", path=str(write_rows(tmp_path / name, 9)))
+        for name in ("a.json", "b.json")
+    ]
+    with pytest.raises(ConfigError, match=r"a name of its own.*'toy' for .*a\.json and for .*b\.json"):
+        import_dialogs(DialogImportConfig(sources=tuple(sources)), out=tmp_path / "out", seed=0)
 
 
 @pytest.mark.real

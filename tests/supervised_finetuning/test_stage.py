@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,19 @@ import torch
 
 from imported_tokenizers import put_unigram_model
 from puna.core.errors import CheckpointError, ConfigError, DataError
+from puna.core.machine import Machine
 from puna.core.records import write_records
+from puna.core.trackers import TrackingConfig
 from puna.model.checkpoint import load_model
-from puna.supervised_finetuning import FinetuningConfig, finetune
+from puna.supervised_finetuning import FinetuningConfig, finetune, stage
 from puna.supervised_finetuning.config import FinetuningLoopConfig, FinetuningOptimizerConfig
 from puna.supervised_finetuning.task import FinetuningTask
 from puna.tokenizer.chat_format import render_prompt
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.order import ShuffledOrder
 from puna.training.packing import TokenizedExample, pack
+from puna.training.speed import blocks
+from recorded_loads import ELSEWHERE, record_loads
 
 
 @pytest.fixture
@@ -106,6 +111,36 @@ def test_a_constant_number_of_steps_and_labels_can_be_given(config, base_model, 
     assert manifest.metrics["steps"] == 7
     assert manifest.labels == {"version": "rlhf-v1"}
     assert manifest.inputs.keys() == {"base_model", "dialogs.0", "dialogs.1"}
+
+
+def test_the_machine_is_obeyed_and_changes_no_artifact(
+    config, base_model, folder, tmp_path, monkeypatch
+) -> None:
+    def train(name: str, machine: Machine):
+        return finetune(
+            config, base_model=base_model, dialogs=[folder], out=tmp_path / name, seed=0, machine=machine
+        )
+
+    devices, modes = record_loads(monkeypatch, stage), []
+    plain = blocks.checkpointed
+    monkeypatch.setattr(blocks, "checkpointed", lambda block, mode: modes.append(mode) or plain(block, mode))
+    there = train("there", ELSEWHERE)
+    assert devices == [torch.device("cpu:0")]
+    assert set(modes) == {"full"}
+    assert there.metrics["system"]["energy"]["pue"] == 1.75
+    assert train("there", Machine(device="cpu")) == there, "another machine: skipped"
+    here = train("here", Machine(device="cpu"))
+    assert here.fingerprint == there.fingerprint
+    assert weights(tmp_path / "here") == weights(tmp_path / "there")
+
+
+def test_a_tracker_that_is_missing_stops_the_run(config, base_model, folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    machine = Machine(tracking=TrackingConfig(trackers=("wandb",)))
+    with pytest.raises(ConfigError, match="wandb"):
+        finetune(
+            config, base_model=base_model, dialogs=[folder], out=tmp_path / "sft", seed=0, machine=machine
+        )
 
 
 def test_packing_does_not_change_the_loss(base_model, dialogs) -> None:

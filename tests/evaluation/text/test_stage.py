@@ -9,8 +9,10 @@ import torch
 from pydantic import ValidationError
 
 from puna.core.errors import DataError
+from puna.core.machine import Machine
+from puna.evaluation import decoding
 from puna.evaluation.decoding import DecodingConfig, measure_decoding
-from puna.evaluation.text import TextEvaluationConfig, TextSuite, evaluate_text
+from puna.evaluation.text import TextEvaluationConfig, TextSuite, evaluate_text, stage
 from puna.evaluation.text.documents import held_out_documents
 from puna.model.accounting import kv_cache_bytes
 from puna.model.checkpoint import save_model
@@ -19,6 +21,7 @@ from puna.model.transformer import Transformer
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.tokenizer.train import TokenizerConfig, train_tokenizer
 from puna.training.hooks import EvaluationHook
+from recorded_loads import ELSEWHERE, record_loads
 
 CONFIG = TextEvaluationConfig(
     n_tokens=32,
@@ -91,6 +94,35 @@ def test_the_stage_measures_every_source_and_is_skipped_when_unchanged(model, da
     shorter = evaluate_text(CONFIG, **given | {"out": tmp_path / "short", "context": 8}).metrics
     assert shorter["positions"]["1-8"] == pytest.approx(found["positions"]["1-8"])
     assert shorter["positions"]["16-32"] != found["positions"]["16-32"]
+
+
+def test_the_machine_is_obeyed_and_changes_no_artifact(model, data, tmp_path, monkeypatch) -> None:
+    devices, precisions, autocast = record_loads(monkeypatch, stage), [], torch.autocast
+    devices_of_decoding = record_loads(monkeypatch, decoding)
+    monkeypatch.setattr(torch, "autocast", lambda *a, **k: precisions.append((a, k)) or autocast(*a, **k))
+    given = {"model": model, "data": data, "out": tmp_path / "out", "seed": 0, "dtype": "bfloat16"}
+    there = evaluate_text(CONFIG, **given, machine=ELSEWHERE)
+    assert evaluate_text(CONFIG, **given, machine=Machine(device="cpu")) == there, "another machine: skipped"
+    assert devices == [torch.device("cpu:0")]
+    assert precisions == [(("cpu",), {"dtype": torch.bfloat16, "enabled": True})]
+    full = evaluate_text(CONFIG, **given | {"dtype": "float32", "out": tmp_path / "full"})
+    assert (full.config["dtype"], there.config["dtype"]) == ("float32", "bfloat16")
+    assert full.fingerprint != there.fingerprint
+    one = DecodingConfig(prompt_tokens=(8,), new_tokens=2, max_batch_size=1)
+    measure_decoding(one, model=model, out=tmp_path / "decoding", seed=0, machine=ELSEWHERE)
+    assert devices_of_decoding == [torch.device("cpu:0")]
+
+
+def test_autocast_is_that_of_the_models_device(model, data, tmp_path, monkeypatch) -> None:
+    """No GPU is needed to ask: the device is a pretended one, and the measurement is cut off."""
+    asked = []
+    monkeypatch.setattr(Machine, "torch_device", torch.device("cuda", 1))
+    monkeypatch.setattr(stage, "load_model", lambda folder, *, device: Transformer.__new__(Transformer))
+    monkeypatch.setattr(Transformer, "eval", lambda self: self)
+    monkeypatch.setattr(stage, "measure_text", lambda *args, **given: given and {})
+    monkeypatch.setattr(torch, "autocast", lambda kind, **named: asked.append(kind))
+    evaluate_text(CONFIG, model=model, data=data, out=tmp_path / "out", seed=0, context=8)
+    assert asked == ["cuda"]
 
 
 def test_as_a_hook_it_gives_the_same_numbers(model, data, tmp_path) -> None:
