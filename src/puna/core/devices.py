@@ -101,7 +101,9 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(where="device", expected=expected, got=repr(name), fix="Use auto.") from None
+        device = None
+    if device is None or str(device) != name:  # torch takes cuda:256 for cuda:0
+        raise ConfigError(where="device", expected=expected, got=repr(name), fix="Use auto.")
     n_gpus = torch.cuda.device_count()
     if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= n_gpus):
         raise ConfigError(
