@@ -28,7 +28,9 @@ def test_threads_and_precision_are_applied(monkeypatch: pytest.MonkeyPatch) -> N
     assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (1, "highest")
 
 
-@pytest.mark.parametrize("name", ["gpu", "mps", "meta", "", "cuda:99", "cuda:256", "cpu:300", "cuda:01", " cpu"])
+@pytest.mark.parametrize(
+    "name", ["gpu", "mps", "meta", "", "cuda:99", "cuda:256", "cpu:300", "cuda:01", " cpu"]
+)
 def test_an_unknown_or_absent_device_is_an_error_of_the_user(name: str) -> None:
     machine = Machine(device=name, threads=2, matmul_precision="medium")
     with pytest.raises(ConfigError, match="device: expected auto, cpu, cuda") as caught:
@@ -59,7 +61,9 @@ def test_it_is_frozen_to_its_last_section() -> None:
                 setattr(section, name, None)
 
 
-@pytest.mark.parametrize("wrong", [{"threads": 0}, {"threads": -1}, {"matmul_precision": "low"}, {"devise": "cpu"}])
+@pytest.mark.parametrize(
+    "wrong", [{"threads": 0}, {"threads": -1}, {"matmul_precision": "low"}, {"devise": "cpu"}]
+)
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Machine(**wrong)

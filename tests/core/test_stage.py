@@ -159,7 +159,9 @@ def test_each_input_is_in_the_fingerprint_by_its_content(pantry: Path, file: str
     changed = cook(config, out=pantry / "out", seed=0, **given)
     assert changed.fingerprint != before
     (pantry / file).write_text(file)
-    assert fingerprint(pantry / "out", config, **given) == before, "the path and the date of a file do not matter"
+    assert fingerprint(pantry / "out", config, **given) == before, (
+        "the path and the date of a file do not matter"
+    )
 
 
 def test_a_moved_input_changes_nothing(pantry: Path) -> None:
@@ -485,7 +487,12 @@ def test_stages_run_in_workers_of_their_own(pantry: Path) -> None:
     try:
         jobs = {
             name: functools.partial(
-                cook, Cooking(), out=pantry / name, seed=0, base=pantry / "water", machine=Machine(device="cpu")
+                cook,
+                Cooking(),
+                out=pantry / name,
+                seed=0,
+                base=pantry / "water",
+                machine=Machine(device="cpu"),
             )
             for name in ("a", "b")
         }

@@ -220,7 +220,11 @@ def _role(annotation: Any, name: str) -> Role:
         raise TypeError(f"parameter {name} is a path or something else: give it one meaning")
     if annotation is Path:
         return "input"
-    if origin is collections.abc.Mapping and arguments[1:] == (Path,) and _role(arguments[0], name) == "choice":
+    if (
+        origin is collections.abc.Mapping
+        and arguments[1:] == (Path,)
+        and _role(arguments[0], name) == "choice"
+    ):
         return "inputs_by_name"
     if origin is collections.abc.Sequence and arguments:
         if arguments[0] is Path:
