@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from puna.core.config import Settings
 from puna.core.errors import ConfigError, DataError
@@ -110,7 +110,7 @@ class Everywhere(Settings):
     absent: Source | None = None
     several: tuple[Source, ...] = ()
     any_order: frozenset[Source] = frozenset()
-    nested: dict[str, tuple[Source, ...]] = {}
+    nested: dict[str, tuple[Source, ...]] = Field(default_factory=dict)
     deep: "Everywhere | None" = None
     record: Record | None = None
     nest: Nest | None = None

@@ -4,10 +4,11 @@ import functools
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, Protocol, Union
+from typing import Annotated, Any, Literal, Protocol, Union
 
 import pytest
 import torch
+from pydantic import Field
 
 from puna.core.artifacts import StageContext, read_manifest, verify
 from puna.core.config import Settings
@@ -30,7 +31,7 @@ class FileSource(InputSource):
 
 class Section(Settings):
     sources: tuple[FileSource, ...] = ()
-    by_name: dict[str, FileSource] = {}
+    by_name: dict[str, FileSource] = Field(default_factory=dict)
     best: FileSource | None = None
 
 
@@ -372,8 +373,9 @@ UNCLEAR = [
     Path | str,
     Path | Sequence[Path],
     Aside[Path] | Path,
-    Optional[dict[str, Any]],
-    Union[int, Path, None],
+    dict[str, Any] | None,
+    int | Path | None,
+    Union[int, Path],  # noqa: UP007
     Annotated[Path, "something else"],
     Callable[[], float],
     Settings,
@@ -391,6 +393,31 @@ def test_a_parameter_of_unclear_type_is_refused_at_declaration(annotation: Any) 
     build.__annotations__["thing"] = annotation
     with pytest.raises(TypeError, match="parameter thing"):
         stage("x")(build)
+
+
+CLEAR = [
+    (Path, "input"),
+    (Union[Path, None], "input"),  # noqa: UP007
+    (Sequence[Path] | None, "inputs"),
+    (Mapping[str, Path] | None, "inputs_by_name"),
+    (Mapping[Literal["a", "b"], Path], "inputs_by_name"),
+    (str | int | None, "choice"),
+    (bool, "choice"),
+    (Sequence[Sequence[str]], "choice"),
+    (Sequence[Taster] | None, "choice"),
+    (Aside[Path | None], "aside"),
+    (Aside[torch.Tensor] | None, "aside"),
+    (Aside[Any], "aside"),
+]
+
+
+@pytest.mark.parametrize(("annotation", "role"), CLEAR, ids=str)
+def test_what_a_parameter_is_follows_from_its_type(annotation: Any, role: str) -> None:
+    def build(config: Cooking, context: StageContext, *, thing: Any = None) -> Metrics:
+        return {}
+
+    build.__annotations__["thing"] = annotation
+    assert [p.role for p in stage("x")(build).parameters] == [role]
 
 
 def test_a_parameter_without_type_is_refused() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_chat_models import save_chat_model, save_reward_model, tiny_tokenizer
 
 from puna.core.artifacts import read_manifest
 from puna.core.errors import CheckpointError, DataError, ProtocolError, ShapeError
@@ -19,6 +18,7 @@ from puna.inference.engine import Engine
 from puna.inference.sampling import SamplingConfig
 from puna.model import load_model
 from puna.tokenizer import Tokenizer, render_prompt
+from tiny_chat_models import save_chat_model, save_reward_model, tiny_tokenizer
 
 CPU = torch.device("cpu")
 SAMPLING = SamplingConfig(temperature=0.8, top_p=0.95, max_new_tokens=24)

@@ -5,7 +5,6 @@ from typing import get_args
 
 import pytest
 import torch
-from tiny_chat_models import save_chat_model, tiny_tokenizer
 
 from puna.core.records import FinishReason, Message
 from puna.inference.chat_model import Answer, ChatModel
@@ -13,6 +12,7 @@ from puna.inference.finish import is_finished
 from puna.inference.request import Completion, Request
 from puna.inference.reward_models import ended_sequence
 from puna.inference.sampling import SamplingConfig
+from tiny_chat_models import save_chat_model, tiny_tokenizer
 
 CPU = torch.device("cpu")
 EOS = 2

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_chat_models import save_chat_model, save_reward_model, tiny_tokenizer
 
 from puna.core.artifacts import read_manifest
 from puna.core.errors import CheckpointError, ShapeError
@@ -22,6 +21,7 @@ from puna.inference.reward_models import RewardModels, as_probs, ended_sequence
 from puna.inference.score import score_sequences
 from puna.model import load_score_model
 from puna.tokenizer import Tokenizer
+from tiny_chat_models import save_chat_model, save_reward_model, tiny_tokenizer
 
 CPU = torch.device("cpu")
 EOS = 2
@@ -221,7 +221,7 @@ def test_a_missing_or_unknown_role_is_refused_before_anything_is_read(
     tokenizer: Tokenizer,
     tmp_path: Path,
 ) -> None:
-    folders = {role: tmp_path / "nowhere" for role in given_roles}
+    folders = dict.fromkeys(given_roles, tmp_path / "nowhere")
     with pytest.raises(CheckpointError) as caught:
         RewardModels.load(folders, tokenizer, device=CPU, roles=wanted)
     assert (caught.value.where, caught.value.expected, caught.value.got) == ("reward_models", expected, got)

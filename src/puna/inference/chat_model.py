@@ -1,6 +1,5 @@
 """A chat model: dialogs in, answers out. Everything of puna that asks a model something asks it here."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,7 +83,7 @@ class ChatModel:
     @cached_property
     def version(self) -> str:
         """Name within the recipe, such as rlhf-v1; the folder's name where there is no manifest."""
-        name = Path(os.path.abspath(self.folder)).name  # of "." too
+        name = self.folder.absolute().name  # of "." too
         if (self.folder / MANIFEST_NAME).is_file():
             return read_manifest(self.folder).labels.get("version", name)
         return name
