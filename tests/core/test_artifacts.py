@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import json
 import multiprocessing
 import os
 import resource
@@ -17,9 +18,19 @@ import torch
 
 from puna import __version__
 from puna.core import artifacts
-from puna.core.artifacts import StageContext, code_version, read_manifest, run_lock, run_stage, verify
+from puna.core import manifest as manifest_module
+from puna.core.artifacts import (
+    StageContext,
+    code_version,
+    lineage,
+    read_manifest,
+    run_lock,
+    run_stage,
+    verify,
+)
 from puna.core.config import Settings
 from puna.core.errors import CheckpointError, ConfigError, DataError, RunLockedError, StorageError
+from puna.core.machine import Machine
 from puna.core.manifest import Manifest
 from puna.core.progress import quiet
 
@@ -418,3 +429,82 @@ def test_code_version_names_the_commit_of_our_own_checkout_only(
     monkeypatch.setattr(artifacts.subprocess, "run", git)
     monkeypatch.setattr(artifacts, "__file__", str(tmp_path / "src" / "puna" / "core" / "artifacts.py"))
     assert code_version.__wrapped__() == version
+
+
+def make_schema_1(folder: Path) -> None:
+    """Turn an artifact's manifest into one of the version before."""
+    values = json.loads((folder / "manifest.json").read_text())
+    values["schema_version"] = 1
+    values["config"]["n_threads"] = 2
+    (folder / "manifest.json").write_text(json.dumps(values, indent=2))
+
+
+@pytest.mark.parametrize("config", [Config(), Config(n_parts=1)])
+def test_an_artifact_of_the_version_before_is_not_replaced(
+    tmp_path: Path, stage: Stage, config: Config
+) -> None:
+    stage.run(tmp_path / "a")
+    make_schema_1(tmp_path / "a")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError) as caught:
+        stage.run(tmp_path / "a", config)
+    assert caught.value.where == str(tmp_path / "a")
+    assert "an artifact of this version of puna (manifest schema 2)" in caught.value.expected
+    assert "an earlier version (schema 1)" in caught.value.got
+    assert "another output folder" in caught.value.fix
+    assert caught.value.exit_code == 2
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a"], "not even a lock is left"
+    assert stage.n_built == 1
+
+
+def test_an_artifact_of_the_version_before_can_be_read_and_built_on(tmp_path: Path, stage: Stage) -> None:
+    stage.run(tmp_path / "a", labels={"version": "sft"})
+    make_schema_1(tmp_path / "a")
+    old = read_manifest(tmp_path / "a")
+    assert (old.schema_version, old.labels, old.config["n_threads"]) == (1, {"version": "sft"}, 2)
+    assert verify(tmp_path / "a") == old
+    made = stage.run(tmp_path / "b", inputs={"model": tmp_path / "a"})
+    assert made.schema_version == 2
+    tree = lineage(tmp_path / "b")
+    assert [(node.name, node.path) for node in tree.inputs] == [("model", tmp_path / "a")]
+    assert tree.inputs[0].summary.startswith("parts version=sft")
+
+
+def test_what_was_left_of_a_build_by_the_version_before_is_not_continued(
+    tmp_path: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(context: StageContext) -> Mapping[str, Any]:
+        stage.build(2, context)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(manifest_module, "SCHEMA_VERSION", 1)
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(tmp_path / "a", build=interrupt)
+    monkeypatch.undo()
+    stage.run(tmp_path / "a")
+    assert stage.resumed_at == [0, 0]
+
+
+def test_choices_are_recorded_with_the_settings(tmp_path: Path, stage: Stage) -> None:
+    plain = stage.run(tmp_path / "a")
+    chosen = stage.run(tmp_path / "a", choices={"aim": "x"})
+    assert chosen.config == {"n_parts": 3, "aim": "x"}
+    assert chosen.fingerprint != plain.fingerprint
+    assert stage.run(tmp_path / "a", choices={"aim": "y"}).fingerprint != chosen.fingerprint
+    assert stage.run(tmp_path / "a", choices={}).fingerprint == plain.fingerprint
+
+
+def test_the_machine_reaches_the_build_and_is_no_reason_to_build_again(tmp_path: Path, stage: Stage) -> None:
+    devices = []
+
+    def build(context: StageContext) -> Mapping[str, Any]:
+        devices.append(context.device)
+        assert context.machine.torch_device == context.device
+        return stage.build(3, context)
+
+    first = stage.run(tmp_path / "a", build=build, machine=Machine(device="cpu:0"))
+    assert devices == [torch.device("cpu", 0)]
+    assert stage.run(tmp_path / "a", build=build, machine=Machine(threads=1)) == first
+    assert stage.n_built == 1
+    assert "cpu:0" not in json.dumps(first.config)

@@ -5,6 +5,7 @@ import os
 import platform
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +99,11 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     expected = "auto, cpu, cuda or cuda:N"
-    try:
+    device: torch.device | None = None
+    with suppress(RuntimeError):
         device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(where="device", expected=expected, got=repr(name), fix="Use auto.") from None
+    if device is None or str(device) != name:  # torch takes cuda:256 for cuda:0
+        raise ConfigError(where="device", expected=expected, got=repr(name), fix="Use auto.")
     n_gpus = torch.cuda.device_count()
     if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= n_gpus):
         raise ConfigError(

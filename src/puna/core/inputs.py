@@ -3,7 +3,7 @@
 import gzip
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def configured_inputs(settings: object) -> Iterator[tuple[str, Path]]:
     elif isinstance(settings, Mapping):
         for value in settings.values():
             yield from configured_inputs(value)
-    elif isinstance(settings, Sequence) and not isinstance(settings, str):
+    elif isinstance(settings, Sequence | Set) and not isinstance(settings, str | bytes):
         for value in settings:
             yield from configured_inputs(value)
 

@@ -159,6 +159,10 @@ class Stage(Generic[C]):
     def _build(self, config: C, values: Mapping[str, Any], context: StageContext) -> Metrics:
         return self.build(config, context, **values)
 
+    def __reduce__(self) -> str:
+        """Pickled by its name, as functions are: a worker imports the module that declares it."""
+        return self.build.__qualname__
+
 
 def stage(
     kind: str, *, labels: Mapping[str, str] | None = None, keeps_state: bool = False
@@ -179,37 +183,56 @@ def stage(
 
 def _read_signature(build: Callable[..., Metrics]) -> tuple[type[Settings], tuple[Parameter, ...]]:
     hints = get_type_hints(build, include_extras=True)
-    signature = inspect.signature(build)
-    config, context, *others = signature.parameters.values()
-    config_class = hints[config.name]
+    parameters = list(inspect.signature(build).parameters.values())
+    if len(parameters) < 2:
+        raise TypeError(f"{build.__name__} must take its settings and its StageContext first")
+    config_class, context_class = (hints.get(p.name) for p in parameters[:2])
     if not (isinstance(config_class, type) and issubclass(config_class, Settings)):
         raise TypeError(f"the first parameter of {build.__name__} must be its settings, not {config_class}")
-    if hints[context.name] is not StageContext:
+    if context_class is not StageContext:
         raise TypeError(f"the second parameter of {build.__name__} must be its StageContext")
     texts = dict(_argument_texts(inspect.getdoc(build) or ""))
-    return config_class, tuple(
-        Parameter(p.name, _role(hints[p.name], p.name), hints[p.name], p.default, texts.get(p.name, ""))
-        for p in others
-    )
+    keywords = []
+    for p in parameters[2:]:
+        _check_keyword(p)
+        role = _role(hints.get(p.name), p.name)
+        if role == "choice" and p.name in config_class.model_fields:
+            raise TypeError(f"the choice {p.name} would replace the setting of that name in the fingerprint")
+        keywords.append(Parameter(p.name, role, hints[p.name], p.default, texts.get(p.name, "")))
+    return config_class, tuple(keywords)
+
+
+def _check_keyword(parameter: inspect.Parameter) -> None:
+    if parameter.kind not in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+        raise TypeError(f"parameter {parameter.name}: a stage names each of its keywords")
+    if parameter.name in inspect.signature(Stage.__call__).parameters:
+        raise TypeError(f"parameter {parameter.name}: every stage has a keyword of that name already")
 
 
 def _role(annotation: Any, name: str) -> Role:
     """What a parameter is, by its type alone."""
-    if get_origin(annotation) is Annotated and _ASIDE in annotation.__metadata__:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated and _ASIDE in annotation.__metadata__:
         return "aside"
-    if get_origin(annotation) in (Union, types.UnionType):
-        present = [part for part in get_args(annotation) if part is not type(None)]
-        roles = {_role(part, name) for part in present}
+    if origin in (Union, types.UnionType):
+        roles = {_role(part, name) for part in arguments if part is not type(None)}
         if len(roles) == 1:
             return roles.pop()
         raise TypeError(f"parameter {name} is a path or something else: give it one meaning")
     if annotation is Path:
         return "input"
-    if get_origin(annotation) is collections.abc.Mapping and get_args(annotation)[1] is Path:
+    if (
+        origin is collections.abc.Mapping
+        and arguments[1:] == (Path,)
+        and _role(arguments[0], name) == "choice"
+    ):
         return "inputs_by_name"
-    if get_origin(annotation) is collections.abc.Sequence:
-        return "inputs" if get_args(annotation)[0] is Path else _role(get_args(annotation)[0], name)
-    is_plain = annotation in (str, int, float, bool) or get_origin(annotation) is Literal
+    if origin is collections.abc.Sequence and arguments:
+        if arguments[0] is Path:
+            return "inputs"
+        if _role(arguments[0], name) == "choice":
+            return "choice"
+    is_plain = annotation in (str, int, float, bool) or origin is Literal
     if is_plain or getattr(annotation, "_is_protocol", False):
         return "choice"
     raise TypeError(
@@ -224,12 +247,13 @@ def _recorded(value: Any) -> Any:
         return value
     if isinstance(value, Sequence):
         return [_recorded(member) for member in value]
-    return getattr(value, "name", type(value).__name__)
+    name = getattr(value, "name", None)
+    return name if isinstance(name, str) else getattr(value, "__name__", type(value).__name__)
 
 
 def _argument_texts(docstring: str) -> Iterator[tuple[str, str]]:
     """Name and text of each entry of a Google-style Args section."""
-    _, has_section, section = docstring.partition("\nArgs:\n")
+    _, has_section, section = f"\n{docstring}".partition("\nArgs:\n")
     if not has_section:
         return
     name, parts = "", list[str]()

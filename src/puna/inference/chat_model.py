@@ -83,9 +83,10 @@ class ChatModel:
     @cached_property
     def version(self) -> str:
         """Name within the recipe, such as rlhf-v1; the folder's name where there is no manifest."""
+        name = self.folder.absolute().name  # of "." too
         if (self.folder / MANIFEST_NAME).is_file():
-            return read_manifest(self.folder).labels.get("version", self.folder.name)
-        return self.folder.name
+            return read_manifest(self.folder).labels.get("version", name)
+        return name
 
     def provenance(self, sampling: SamplingConfig, seed: int) -> Provenance:
         """The record of one response's origin."""

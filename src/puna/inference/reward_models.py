@@ -126,6 +126,8 @@ class RewardModels:
         Args:
             prompts: What each reward model reads before the response, as tokens.
         """
+        if not self.models:
+            return {}
         sequences = [
             ended_sequence(
                 prompt,
