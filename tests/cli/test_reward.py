@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from puna.core.records import Comparison, Message, Side, write_records
 from puna.reward_modeling.scoring import score_file
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -26,13 +29,15 @@ def pairs(tmp_path: Path) -> Path:
 
 def test_comparisons_get_a_score_for_each_side(say, world: dict[str, Path], pairs: Path) -> None:
     said = say("reward", "score", world["safety"], "--data", pairs, "--json")
-    assert json.loads(said.stdout)["scores"] == score_file(world["safety"], pairs)
-    assert len(score_file(world["safety"], pairs)) == 3
+    assert json.loads(said.stdout)["scores"] == score_file(world["safety"], pairs, device=CPU)
+    assert len(score_file(world["safety"], pairs, device=CPU)) == 3
 
 
 def test_lines_without_json_are_one_a_comparison(say, world: dict[str, Path], pairs: Path) -> None:
     said = say("reward", "score", world["safety"], "--data", pairs)
-    assert [json.loads(line) for line in said.stdout.splitlines()] == score_file(world["safety"], pairs)
+    assert [json.loads(line) for line in said.stdout.splitlines()] == score_file(
+        world["safety"], pairs, device=CPU
+    )
 
 
 def test_an_empty_file_has_no_scores(say, world: dict[str, Path], tmp_path: Path) -> None:

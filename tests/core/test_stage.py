@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Protocol, Union
 
 import pytest
 import torch
+from puna.core.side_by_side import run_side_by_side
 from pydantic import Field
 
 from puna.core.artifacts import StageContext, read_manifest, verify
@@ -16,7 +17,6 @@ from puna.core.errors import ConfigError
 from puna.core.inputs import InputSource
 from puna.core.machine import Machine
 from puna.core.progress import quiet
-from puna.core.side_by_side import run_side_by_side
 from puna.core.stage import Aside, Metrics, Stage, stage
 
 

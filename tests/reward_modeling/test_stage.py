@@ -28,6 +28,8 @@ LOOP = RewardLoopConfig(
 )
 CONFIG = RewardModelConfig(n_epochs=2, loop=LOOP)
 
+CPU = torch.device("cpu")
+
 
 def train(
     out: Path, world: dict[str, Path], preferences: Path, config: RewardModelConfig = CONFIG, **options
@@ -78,7 +80,7 @@ def test_the_folder_is_a_sequence_classifier(trained: Path) -> None:
 
 def test_saved_model_gives_the_scores_that_were_measured(trained: Path, preferences: Path) -> None:
     kept = list(read_records(trained / "held_out_scores.jsonl", ScoredPair))
-    scores = score_file(trained, preferences / "test.jsonl")
+    scores = score_file(trained, preferences / "test.jsonl", device=CPU)
     assert [list(pair) for pair in scores] == [
         pytest.approx([pair.chosen, pair.rejected], abs=1e-5) for pair in kept
     ]
@@ -100,8 +102,10 @@ def test_samples_score_as_the_same_responses_in_comparisons(trained: Path, tmp_p
         for side in (pair.chosen, pair.rejected)
     ]
     write_records(tmp_path / "samples.jsonl", samples)
-    (scored,) = score_comparisons(trained, [pair])
-    assert score_file(trained, tmp_path / "samples.jsonl") == pytest.approx([scored.chosen, scored.rejected])
+    (scored,) = score_comparisons(trained, [pair], device=CPU)
+    assert score_file(trained, tmp_path / "samples.jsonl", device=CPU) == pytest.approx(
+        [scored.chosen, scored.rejected]
+    )
 
 
 def test_same_seed_same_bits_and_the_roles_differ(

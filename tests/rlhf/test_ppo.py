@@ -12,7 +12,7 @@ from rich.console import Console
 
 import puna.rlhf.ppo as ppo
 from puna.core.artifacts import Manifest
-from puna.core.errors import CheckpointError, DataError
+from puna.core.errors import ConfigError, DataError
 from puna.core.metrics import read_metrics
 from puna.core.progress import Reporter, quiet
 from puna.core.records import Message, Prompt, write_records
@@ -238,7 +238,7 @@ def test_in_bfloat16_sampler_and_trainer_still_agree(world: dict[str, Path], tmp
 
 
 def test_a_reward_model_of_another_family_is_refused(world: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="safety"):
+    with pytest.raises(ConfigError, match="safety"):
         train_ppo(
             TINY,
             policy=world["model"],

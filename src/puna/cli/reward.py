@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from puna.cli.options import JsonOption, ThreadsOption, show
-from puna.core.devices import set_threads
+from puna.cli.options import DeviceOption, JsonOption, ThreadsOption, on_machine, show
+from puna.core.machine import Machine
 from puna.reward_modeling.scoring import score_file
 
 __all__ = ["app"]
@@ -24,6 +24,7 @@ def root() -> None:
 def score(
     model: Annotated[Path, typer.Argument(help="A reward model folder.")],
     data: Annotated[Path, typer.Option(help="JSON Lines of samples or of comparisons.")],
+    device: DeviceOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -31,6 +32,7 @@ def score(
 
     Example: puna reward score runs/quickstart/reward/helpfulness-3 --data comparisons.jsonl --json
     """
-    set_threads(threads)
-    scores = score_file(model, data)
+    machine = on_machine(Machine(), device, threads)
+    machine.apply()
+    scores = score_file(model, data, device=machine.torch_device)
     show({"scores": scores}, "\n".join(json.dumps(value) for value in scores), as_json=as_json)

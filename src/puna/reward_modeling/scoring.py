@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from pydantic import BaseModel, ConfigDict
 
 from puna.core.records import Comparison, Sample, read_records
@@ -25,31 +26,33 @@ class SampleOrComparison(BaseModel):
 
 
 def score_comparisons(
-    reward_model: Path, comparisons: Sequence[Comparison], *, max_batch_size: int = 128
+    reward_model: Path, comparisons: Sequence[Comparison], *, device: torch.device, max_batch_size: int = 128
 ) -> list[ScoredPair]:
     """Logits of both sides of each comparison, in order.
 
     Raises:
         ShapeError: a dialog is longer than the model's context.
     """
-    model, tokenizer = load_score_model(reward_model).eval(), Tokenizer.load(reward_model)
+    model, tokenizer = load_score_model(reward_model, device=device).eval(), Tokenizer.load(reward_model)
     pairs, _ = encode_pairs(comparisons, tokenizer)
     return score_pairs(model, pairs, max_batch_size=max_batch_size)
 
 
-def score_samples(reward_model: Path, samples: Sequence[Sample], *, max_batch_size: int = 128) -> list[float]:
+def score_samples(
+    reward_model: Path, samples: Sequence[Sample], *, device: torch.device, max_batch_size: int = 128
+) -> list[float]:
     """Logits of each sample's response, in order.
 
     Raises:
         ShapeError: a dialog is longer than the model's context.
     """
-    model, tokenizer = load_score_model(reward_model).eval(), Tokenizer.load(reward_model)
+    model, tokenizer = load_score_model(reward_model, device=device).eval(), Tokenizer.load(reward_model)
     sequences = [encode_response(sample.prompt, sample.response, tokenizer) for sample in samples]
     return score_sequences(model, sequences, max_batch_size=max_batch_size)
 
 
 def score_file(
-    reward_model: Path, data: Path, *, max_batch_size: int = 128
+    reward_model: Path, data: Path, *, device: torch.device, max_batch_size: int = 128
 ) -> list[float] | list[list[float]]:
     """One score for each Sample of a JSON Lines file, or [chosen, rejected] for each Comparison.
 
@@ -59,6 +62,8 @@ def score_file(
     first = next(read_records(data, SampleOrComparison), None)
     if first is not None and first.chosen is not None:
         comparisons = list(read_records(data, Comparison))
-        pairs = score_comparisons(reward_model, comparisons, max_batch_size=max_batch_size)
+        pairs = score_comparisons(reward_model, comparisons, device=device, max_batch_size=max_batch_size)
         return [[pair.chosen, pair.rejected] for pair in pairs]
-    return score_samples(reward_model, list(read_records(data, Sample)), max_batch_size=max_batch_size)
+    return score_samples(
+        reward_model, list(read_records(data, Sample)), device=device, max_batch_size=max_batch_size
+    )
