@@ -74,10 +74,10 @@ def test_the_engine_draws_what_is_written_down_though_sequences_give_way() -> No
     ids = [engine.submit(request) for request in ASKED]
     n_drawn_when_preempted, completions = [], {}
     while engine.n_live:
-        before = {s.id: s for s in engine._state().scheduler.running}
+        before = {s.id: s for s in engine._ready().scheduler.running}
         completions |= {e.request_id: e.completion for e in engine.step() if e.completion is not None}
         n_drawn_when_preempted += [
-            len(s.tokens) - len(s.request.prompt) for s in engine._state().scheduler.waiting if s.id in before
+            len(s.tokens) - len(s.request.prompt) for s in engine._ready().scheduler.waiting if s.id in before
         ]
     assert max(n_drawn_when_preempted) > NOISE_TOKENS, "one gave way after its first chunk of noise"
     for request_id, written in zip(ids, WRITTEN, strict=True):

@@ -35,6 +35,8 @@ def update(
 ) -> dict[str, float]:
     """Take one gradient step per mini-batch and return token means over the iteration.
 
+    The engine is refreshed: it samples from the new policy from now on.
+
     Args:
         order: A permutation of the rows; mini-batches are its consecutive parts.
     Raises:
@@ -44,6 +46,7 @@ def update(
         _mini_batch_step(models, optimizer, experience.rows(rows), config, iteration=iteration)
         for rows in order.split(config.mini_batch_size)
     ]
+    models.engine.refresh()
     n_tokens = sum(step["n_tokens"] for step in steps)
     sums = ("policy_loss", "value_loss", "clip_fraction", "approx_kl")
     metrics = {name: sum(step[name] for step in steps) / n_tokens for name in sums}
