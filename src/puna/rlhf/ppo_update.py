@@ -8,11 +8,12 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from puna.core.errors import NumericsError
-from puna.rlhf.experience import Experience, PPOModels, precision
+from puna.rlhf.experience import Experience, PPOModels
 from puna.rlhf.ppo_config import PPOConfig
 from puna.rlhf.ppo_loss import policy_loss, value_loss
 from puna.rlhf.rollout import response_logprobs, response_values
 from puna.training.optimizer import OptimizerConfig, average_and_clip_gradients, make_optimizer
+from puna.training.precision import precision
 
 __all__ = ["joint_optimizer", "update"]
 
@@ -104,7 +105,7 @@ def _micro_batches(batch: Experience, n_rows: int) -> Iterator[Experience]:
 def _backward(models: PPOModels, part: Experience, config: PPOConfig) -> Tensor:
     """Add the part's summed gradients; returns its sums of losses, clipped tokens and KL."""
     mask = part.rollout.mask
-    with precision(models, config):
+    with precision(models.policy, config.dtype):
         logprobs = response_logprobs(models.policy, part.rollout)
         values = response_values(models.critic, part.rollout)
     policy = policy_loss(logprobs, part.old_logprobs, part.advantages, mask, clip=config.clip)

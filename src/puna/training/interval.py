@@ -16,6 +16,11 @@ class Update:
     grad_norm: float
     lr: float
 
+    @property
+    def mean_loss(self) -> float:
+        """Nats per target."""
+        return self.loss / self.n_targets
+
 
 @dataclass(slots=True)
 class Interval:
