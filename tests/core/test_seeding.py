@@ -2,12 +2,11 @@
 
 import random
 
-import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.core.seeding import derive_seed, generator, rng, seed_everything
+from puna.core.seeding import derive_seed, generator, rng
 
 NAMES = st.lists(st.text(max_size=5) | st.integers(-5, 99), max_size=3)
 
@@ -37,19 +36,3 @@ def test_generators_start_at_the_derived_seed() -> None:
         == torch.rand(3, generator=generator(1, "a")).tolist()
     )
     assert rng(1, "a").random() == random.Random(derive_seed(1, "a")).random()
-
-
-def test_seed_everything_resets_all_three_libraries() -> None:
-    def draw() -> list[float]:
-        return [random.random(), float(np.random.rand()), float(torch.rand(()))]
-
-    state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        seed_everything(2**40)
-        first = draw()
-        seed_everything(2**40)
-        assert draw() == first
-    finally:
-        random.setstate(state[0])
-        np.random.set_state(state[1])
-        torch.set_rng_state(state[2])

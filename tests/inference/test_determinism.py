@@ -223,25 +223,44 @@ def test_bfloat16_sampler_and_trainer_differ_by_rounding_only(
         assert drift(found, rows, wide_model) < 0.02
 
 
-def test_new_weights_make_the_engine_forget_what_it_computed(tokenizer: TextTokenizer) -> None:
+def test_new_weights_count_from_the_refresh_on(tokenizer: TextTokenizer) -> None:
     model, other = build((4, 2), seed=1), build((4, 2), seed=2)
     request = Request(prompt=prompt_of(100, 0), sampling=SETTINGS[1], seed=0)
     engine = Engine(model, tokenizer)
     before = engine.run([request])
     assert engine.run([request]) == before
     model.load_state_dict(other.state_dict())
+    engine.refresh()
     assert engine.run([request])[0] == alone(other, tokenizer, request) != before[0]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = engine.run([request])
         assert low == Engine(other, tokenizer).run([request])
         model.load_state_dict(build((4, 2), seed=3).state_dict())
+        engine.refresh()
         assert engine.run([request]) == Engine(build((4, 2), seed=3), tokenizer).run([request]) != low
+
+
+def test_a_refresh_while_requests_run_takes_effect_after_them(tokenizer: TextTokenizer) -> None:
+    model, other = build((4, 2), seed=1), build((4, 2), seed=2)
+    request = Request(prompt=prompt_of(100, 0), sampling=SETTINGS[1], seed=0)
+    engine = Engine(model, tokenizer)
+    first = engine.submit(request)
+    engine.step()
+    model.load_state_dict(other.state_dict())
+    engine.refresh()
+    ended = []
+    while engine.n_live:
+        ended += [event.request_id for event in engine.step()]
+    assert ended == [first]
+    assert engine.run([request])[0] == alone(other, tokenizer, request)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("fused", [False, True])
-def test_an_optimizer_step_is_noticed(tokenizer: TextTokenizer, dtype: torch.dtype, fused: bool) -> None:
-    """Fused AdamW writes without counting: PPO once sampled from the weights it had started with."""
+def test_after_an_optimizer_step_a_refreshed_engine_draws_from_the_new_weights(
+    tokenizer: TextTokenizer, dtype: torch.dtype, fused: bool
+) -> None:
+    """PPO once sampled from the weights it had started with."""
     model = build((4, 2), seed=1).requires_grad_(True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, fused=fused)
     request = Request(prompt=prompt_of(100, 0), sampling=SETTINGS[1], seed=0)
@@ -250,5 +269,6 @@ def test_an_optimizer_step_is_noticed(tokenizer: TextTokenizer, dtype: torch.dty
         before = engine.run([request])
         model(torch.tensor([prompt_of(100, 0)])).square().mean().backward()
         optimizer.step()
+        engine.refresh()
         after = engine.run([request])
         assert after == Engine(model, tokenizer).run([request]) != before

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from puna.inference.sampling import SamplingConfig, draw_noise, nucleus, sample_tokens
+from puna.inference.sampling import NOISE_TOKENS, SamplingConfig, noise_chunk, nucleus, sample_tokens
 
 PROBS = torch.tensor([[0.1, 0.5, 0.15, 0.25]])
 
@@ -55,7 +55,7 @@ def test_frequencies_are_the_tempered_truncated_distribution(temperature: float,
     n_draws = 20_000
     tempered = (PROBS.log() / temperature).softmax(-1)
     kept = metas_nucleus(tempered, top_p)
-    noise = draw_noise([5], n_draws)[0]
+    noise = torch.from_numpy(np.random.Generator(np.random.Philox(key=5)).random(n_draws))
     config = SamplingConfig(temperature=temperature, top_p=top_p)
     tokens = sample_tokens(PROBS.log().expand(n_draws, -1), noise, config)
     frequencies = tokens.bincount(minlength=4) / n_draws
@@ -66,11 +66,14 @@ def test_temperature_zero_is_the_likeliest() -> None:
     assert sample_tokens(PROBS.log(), torch.tensor([0.999]), SamplingConfig(temperature=0)).tolist() == [1]
 
 
-def test_noise_of_a_row_depends_on_its_seed_alone() -> None:
-    together = draw_noise([7, 8, 7 + 2**32], 20)
-    assert torch.equal(together[1:2], draw_noise([8], 20))
-    assert torch.equal(together[0, :5], draw_noise([7], 5)[0])
-    assert not torch.equal(together[0], together[2])
+@pytest.mark.parametrize("seed", [0, 7, 7 + 2**32, 2**63 - 1])
+def test_chunks_of_noise_are_one_stream_of_the_whole_seed(seed: int) -> None:
+    stream = np.random.Generator(np.random.Philox(key=seed)).random(5 * NOISE_TOKENS)
+    for n_drawn in range(4 * NOISE_TOKENS):
+        chunk = noise_chunk(seed, n_drawn)
+        assert len(chunk) == NOISE_TOKENS
+        assert chunk[n_drawn % NOISE_TOKENS] == stream[n_drawn]
+    assert noise_chunk(7, 0)[0] != noise_chunk(7 + 2**32, 0)[0]
 
 
 @pytest.mark.parametrize(

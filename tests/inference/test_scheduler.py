@@ -8,7 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from puna.inference.block_pool import BlockPool
 from puna.inference.request import Request
 from puna.inference.sampling import SamplingConfig
-from puna.inference.scheduler import Scheduler, Sequence, n_blocks_for
+from puna.inference.scheduler import Scheduler, n_blocks_for
+from puna.inference.sequence import Sequence
 from puna.inference.slots import SlotTable
 from puna.model.blockwise_attention import BLOCK_TOKENS
 
@@ -55,7 +56,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self._step()
 
     def _step(self) -> None:
-        batch = self.scheduler.next_batch()
+        batch = self.scheduler.schedule()
         if batch is None:
             assert not list(self.scheduler), "work was left undone"
             return
@@ -130,11 +131,11 @@ def waiting(scheduler: Scheduler, *lengths: int) -> list[Sequence]:
 def test_responses_come_before_prompts_and_prompts_are_read_in_pieces() -> None:
     scheduler = scheduler_of(20)
     waiting(scheduler, 1, 100, 30)
-    batch = scheduler.next_batch()
+    batch = scheduler.schedule()
     assert batch is not None
     assert dict(zip(batch.slots.tolist(), batch.n_tokens.tolist(), strict=True)) == {0: 1, 1: 63}
     scheduler.advance(batch)
-    batch = scheduler.next_batch()
+    batch = scheduler.schedule()
     assert batch is not None
     assert dict(zip(batch.slots.tolist(), batch.n_tokens.tolist(), strict=True)) == {1: 37, 2: 27}
 
@@ -142,11 +143,11 @@ def test_responses_come_before_prompts_and_prompts_are_read_in_pieces() -> None:
 def test_who_does_not_fit_waits_and_later_ones_do_not_overtake() -> None:
     scheduler = scheduler_of(4)
     first, second, third = waiting(scheduler, 100, 130, 1)
-    scheduler.next_batch()
+    scheduler.schedule()
     assert scheduler.running == [first]
     assert list(scheduler.waiting) == [second, third]
     scheduler.cancel(first)
-    scheduler.next_batch()
+    scheduler.schedule()
     assert scheduler.running == [second]
 
 
@@ -157,10 +158,10 @@ def test_samples_of_a_prompt_that_fills_its_blocks_share_all_of_them() -> None:
     for index in range(3):
         request = Request(prompt=prompt, sampling=SamplingConfig(), seed=index)
         scheduler.waiting.append(Sequence(id=index, request=request, tokens=prompt, n_limit=len(prompt) + 5))
-    first = scheduler.next_batch()
+    first = scheduler.schedule()
     assert first is not None
     scheduler.advance(first)
-    second = scheduler.next_batch()
+    second = scheduler.schedule()
     assert second is not None
     assert second.copies == ([], [])
     assert second.n_tokens.tolist() == [1, 1]

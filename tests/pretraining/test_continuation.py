@@ -53,7 +53,7 @@ def interrupted(data_folder: Path, tokenizer_folder: Path, tmp_path: Path, monke
         )
 
     with monkeypatch.context() as patch:
-        patch.setattr("puna.training.loop.sum_gradients", _stop_at(6))
+        patch.setattr("puna.training.train_step.sum_gradients", _stop_at(6))
         with pytest.raises(KeyboardInterrupt):
             train(config_with())
     assert (tmp_path / ".base.partial" / "state" / "step-4").is_dir()

@@ -3,15 +3,16 @@
 import math
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from puna.core import energy as energy_module
 from puna.core.errors import DataError, NumericsError
 from puna.core.metrics import read_metrics
+from puna.training import meter as meter_module
 from puna.training.checkpoints import storage
 from puna.training.loop import run
 from puna.training.optimizer import OptimizerConfig
@@ -139,19 +140,29 @@ def test_an_interrupted_run_ends_with_the_same_bits(make_task, make_context, con
     }
 
 
-def kill_child_when(moment: str, train) -> None:
+def kill_child_when(moment: str, train, task) -> None:
     """Run in a forked child that dies by SIGKILL at the moment; the parent returns when it is dead."""
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        _arm(moment)
-        train()
-        os._exit(0)
+        try:
+            _arm(moment, task, writing)
+            train()
+            if moment == "somewhere after update 4":
+                signal.pause()  # done before the parent's signal came
+        finally:
+            os._exit(1)
+    os.close(writing)
+    if moment == "somewhere after update 4":
+        os.read(reading, 1)
+        os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
+    os.close(reading)
     assert os.WIFSIGNALED(status), "the child was to be killed"
     assert os.WTERMSIG(status) == signal.SIGKILL
 
 
-def _arm(moment: str) -> None:
+def _arm(moment: str, task, writing: int) -> None:
     def die(*args: object, **kwargs: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -165,9 +176,10 @@ def _arm(moment: str) -> None:
         storage.hash_share = lambda folder, **rest: (
             die() if folder.name == ".step-8.partial" else original_hash(folder, **rest)
         )
+    elif moment == "in the first forward pass":
+        task.before_loss = die
     else:
-        signal.signal(signal.SIGALRM, die)
-        signal.setitimer(signal.ITIMER_REAL, float(moment.removeprefix("after ").removesuffix(" s")))
+        task.before_loss = lambda step: step == 4 and os.write(writing, b"x")
 
 
 @pytest.mark.parametrize(
@@ -176,15 +188,16 @@ def _arm(moment: str) -> None:
         "while the state is written",
         "before the state is renamed",
         "after it is renamed",
-        "after 0.05 s",
-        "after 0.15 s",
+        "in the first forward pass",
+        "somewhere after update 4",
     ],
 )
 def test_a_killed_run_ends_with_the_same_bits(make_task, make_context, config, moment: str) -> None:
-    config = config.model_copy(update={"total_steps": 50} if moment.endswith(" s") else {})
+    config = config.model_copy(update={"total_steps": 50} if moment.startswith("somewhere") else {})
     whole, context = make_task(), make_context("whole")
     run(whole, config, context)
-    kill_child_when(moment, lambda: run(make_task(), config, make_context("killed")))
+    killed = make_task()
+    kill_child_when(moment, lambda: run(killed, config, make_context("killed")), killed)
     resumed, resumed_context = make_task(), make_context("killed")
     run(resumed, config, resumed_context)
     assert same(weights(whole), weights(resumed))
@@ -225,9 +238,27 @@ def test_bfloat16_autocast_trains_float32_weights(make_task, make_context, confi
     assert lower["train_loss"] == pytest.approx(full["train_loss"], rel=0.02)
 
 
-def test_speed_is_measured_over_updates_only(make_task, make_context, config) -> None:
-    task = make_task()
-    task.evaluate = lambda: time.sleep(0.05) or {"loss": 1.0}
-    started = time.perf_counter()
+def test_speed_is_measured_over_updates_only(make_task, make_context, config, monkeypatch) -> None:
+    """By a clock that moves in updates and in evaluations only: a second a micro-batch, an hour an evaluation."""
+    clock = Clock()
+    monkeypatch.setattr(meter_module, "time", clock)
+    monkeypatch.setattr(energy_module, "time", clock)
+    task = make_task(rows=4, micro_batch_size=2)
+    task.before_loss = lambda step: clock.advance(1)
+    task.evaluate = lambda: clock.advance(3600) or {"loss": 1.0}
     results = run(task, config, make_context("a"))
-    assert results["tokens"] / results[TIMED] < time.perf_counter() - started - 0.2
+    assert results["system"]["seconds"]["update"] == 20 * 2
+    assert results["system"]["seconds"]["evaluation"] == 4 * 3600
+    assert results[TIMED] == results["tokens"] / 40
+
+
+class Clock:
+    now = 100.0
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+    def monotonic(self) -> float:
+        return self.now
+
+    perf_counter = monotonic

@@ -4,10 +4,9 @@ import hashlib
 import json
 import random
 
-import numpy as np
 import torch
 
-__all__ = ["derive_seed", "generator", "rng", "seed_everything"]
+__all__ = ["derive_seed", "generator", "rng"]
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
@@ -29,10 +28,3 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
 def rng(seed: int, *names: str | int) -> random.Random:
     """A Python generator for the named use."""
     return random.Random(derive_seed(seed, *names))
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the global generators of Python, NumPy and torch, for library code that draws from them."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)

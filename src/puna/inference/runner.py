@@ -10,7 +10,7 @@ from puna.core.devices import available_memory_bytes
 from puna.core.errors import ConfigError
 from puna.inference.attention_plan import Heads, Pieces, plan_attention
 from puna.inference.cuda_graphs import DecodeGraphs, decode_bucket
-from puna.inference.weights import WeightsWatch, compute_dtype, inference_model
+from puna.inference.weights import inference_model
 from puna.model.accounting import kv_cache_bytes
 from puna.model.blockwise_attention import BLOCK_TOKENS, ROW_MULTIPLE, round_up
 from puna.model.config import ModelConfig
@@ -59,7 +59,7 @@ def pool_blocks(
 
 
 class Runner:
-    """A model with its cache; takes new copies of the weights when they have changed."""
+    """A model with its cache; takes new copies of the weights when it is told."""
 
     def __init__(
         self,
@@ -77,22 +77,10 @@ class Runner:
         is_picky = dtype == torch.float32 and self.device.type == "cpu"
         self._heads = Heads.of(model.config, is_picky=is_picky)
         self._widest = max(model.config.dim, model.config.hidden_dim)
-        self._watch = WeightsWatch(model)
-        self._renew()
+        self.renew()
 
-    def is_current(self) -> bool:
-        """Whether the weights are those the cache was filled with, and the products' dtype is the same."""
-        return self.dtype == compute_dtype(self.trained) and not self._watch.has_changed()
-
-    def renew(self) -> bool:
-        """Take the weights as they now are; False if their dtype or shape needs a new cache."""
-        if self.dtype != compute_dtype(self.trained):
-            return False
-        self._renew()
-        return True
-
-    def _renew(self) -> None:
-        self._watch.look()
+    def renew(self) -> None:
+        """Take the weights as they now are."""
         self.model = inference_model(
             self.trained, self.dtype, has_int8_weights=self._has_int8_weights, compiles=self._compiles
         )

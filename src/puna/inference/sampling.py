@@ -3,8 +3,6 @@
 The paper samples with temperature and top-p (§3.2.3); the other settings are what users of models expect.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +13,7 @@ from torch.nn import functional as F
 
 from puna.core.config import Settings
 
-__all__ = ["NOISE_TOKENS", "SamplingConfig", "draw_noise", "noise_chunk", "nucleus", "sample_tokens", "top_k"]
+__all__ = ["NOISE_TOKENS", "SamplingConfig", "noise_chunk", "nucleus", "sample_tokens", "top_k"]
 
 NOISE_TOKENS = 64
 """Uniform numbers made at once; a sample's numbers are the same however they are divided."""
@@ -56,18 +54,11 @@ class SamplingConfig(Settings):
         return self.repetition_penalty != 1 or self.presence_penalty != 0
 
 
-def draw_noise(seeds: Sequence[int], n_tokens: int) -> Float[Tensor, "batch seq"]:
-    """Uniform numbers in [0, 1), a row a seed, one for each token that may be drawn, in float64.
-
-    A row depends on its seed alone, never on the rows beside it. Philox takes all 64 bits of a seed; torch's own
-    CPU generator would use 32.
-    """
-    rows = [np.random.Generator(np.random.Philox(key=seed)).random(n_tokens) for seed in seeds]
-    return torch.from_numpy(np.stack(rows))
-
-
 def noise_chunk(seed: int, n_drawn: int) -> NDArray[np.float64]:
-    """The NOISE_TOKENS numbers of a seed among which that of the next token is, after n_drawn tokens."""
+    """Of a seed's uniform numbers in [0, 1), the NOISE_TOKENS among which the next token's is, after n_drawn tokens.
+
+    A sample's numbers depend on its seed alone. Philox takes all 64 bits of it; torch's own CPU generator would use 32.
+    """
     start = n_drawn // NOISE_TOKENS * NOISE_TOKENS
     return np.random.Generator(np.random.Philox(key=seed)).random(start + NOISE_TOKENS)[start:]
 

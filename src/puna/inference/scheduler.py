@@ -6,43 +6,22 @@ no block is left, the sequence admitted last is put back to the head of the queu
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from puna.inference.block_pool import BlockPool
-from puna.inference.request import Request, TopLogprobs
-from puna.inference.sampling import noise_chunk
+from puna.inference.sequence import Sequence
 from puna.inference.slots import SlotTable
-from puna.inference.stop import StreamedText
 from puna.model.blockwise_attention import BLOCK_TOKENS
 
-__all__ = ["Batch", "Scheduler", "Sequence", "n_blocks_for"]
+__all__ = ["Batch", "Scheduler", "n_blocks_for"]
 
 
 def n_blocks_for(n_tokens: int) -> int:
     """Blocks that hold so many tokens."""
     return -(-n_tokens // BLOCK_TOKENS)
-
-
-@dataclass(slots=True, eq=False)
-class Sequence:
-    """A request on its way; what it has sampled outlives a preemption."""
-
-    id: int
-    request: Request
-    tokens: list[int]
-    """Known tokens while it waits; while it runs they are in its slot."""
-    n_limit: int
-    slot: int = -1
-    blocks: list[int] = field(default_factory=list)
-    n_ready: int = 0
-    """Blocks of the prompt already offered to others."""
-    logprobs: list[float] = field(default_factory=list)
-    top_logprobs: list[TopLogprobs] = field(default_factory=list)
-    prompt_logprobs: list[float] = field(default_factory=list)
-    text: StreamedText | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +50,7 @@ class Scheduler:
         yield from self.running
         yield from self.waiting
 
-    def next_batch(self) -> Batch | None:
+    def schedule(self) -> Batch | None:
         """Admit, then share out the budget; None if there is nothing to do."""
         self._admit()
         while self.running:
@@ -92,7 +71,7 @@ class Scheduler:
         self.slots.n_computed[batch.slots] += batch.n_tokens
         still_filling = []
         for sequence in self._filling:
-            n_prompt, n_computed = len(sequence.request.prompt), int(self.slots.n_computed[sequence.slot])
+            n_prompt, n_computed = sequence.n_prompt, int(self.slots.n_computed[sequence.slot])
             n_ready = n_blocks_for(n_prompt) if n_computed >= n_prompt else n_computed // BLOCK_TOKENS
             self.pool.prefixes.mark_ready(sequence.blocks[sequence.n_ready : n_ready])
             sequence.n_ready = n_ready
@@ -107,7 +86,7 @@ class Scheduler:
 
     def cancel(self, sequence: Sequence) -> None:
         """Drop a sequence wherever it is."""
-        if sequence.slot >= 0:
+        if sequence.is_running:
             self.leave(sequence)
         else:
             self.waiting.remove(sequence)
@@ -116,8 +95,8 @@ class Scheduler:
         if sequence in self._filling:
             self._filling.remove(sequence)
         self.pool.release(sequence.blocks)
-        self._free_slots.append(sequence.slot)
-        sequence.blocks, sequence.slot, sequence.n_ready = [], -1, 0
+        self._free_slots.append(self.slots.leave(sequence))
+        sequence.blocks, sequence.n_ready = [], 0
 
     def _admit(self) -> None:
         """Move sequences from the queue into free slots; those whose prompt is being computed wait for it."""
@@ -165,21 +144,10 @@ class Scheduler:
             pool.prefixes.enter(sequence.request.prompt, sequence.blocks)
             sequence.n_ready = len(shared)
             self._filling.append(sequence)
-        self._occupy(sequence, n_known, len(shared) * BLOCK_TOKENS)
-        return "in"
-
-    def _occupy(self, sequence: Sequence, n_computed: int, n_shared: int) -> None:
-        slots, slot, tokens = self.slots, self._free_slots.pop(), sequence.tokens
-        n_prompt = len(sequence.request.prompt)
-        sequence.slot = slot
-        slots.tokens[slot, : len(tokens)] = tokens
-        slots.logprobs[slot, n_prompt : len(tokens)] = sequence.logprobs
-        slots.tables[slot, : len(sequence.blocks)] = sequence.blocks
-        slots.n_blocks[slot], slots.n_prompt[slot] = len(sequence.blocks), n_prompt
-        slots.n_tokens[slot], slots.n_computed[slot] = len(tokens), n_computed
-        slots.n_shared[slot], slots.n_limit[slot] = n_shared, sequence.n_limit
-        slots.noise[slot] = noise_chunk(sequence.request.seed, len(tokens) - n_prompt)
+        slot = self._free_slots.pop()
+        self.slots.enter(slot, sequence, n_computed=n_known, n_shared=len(shared) * BLOCK_TOKENS)
         self.running.append(sequence)
+        return "in"
 
     def _share_budget(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens each running sequence advances by: one where only one is left, then prompts by arrival."""
@@ -208,10 +176,6 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> None:
         """Put a running sequence back to the head of the queue, with what it has sampled."""
-        slot, n_prompt = sequence.slot, len(sequence.request.prompt)
-        n_tokens = int(self.slots.n_tokens[slot])
-        sequence.tokens = self.slots.tokens[slot, :n_tokens].tolist()
-        sequence.logprobs = self.slots.logprobs[slot, n_prompt:n_tokens].tolist()
         self._drop_copies(sequence)
         self.running.remove(sequence)
         self._vacate(sequence)

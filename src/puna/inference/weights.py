@@ -1,15 +1,11 @@
-"""When an engine's model has changed, and in which dtype it computes."""
-
-import weakref
+"""Which weights an engine generates with, and in which dtype it computes."""
 
 import torch
-from torch import nn
-from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from puna.inference.fused import FusedTransformer
 from puna.model.transformer import Transformer
 
-__all__ = ["WeightsWatch", "compute_dtype", "inference_model"]
+__all__ = ["compute_dtype", "inference_model"]
 
 
 def compute_dtype(model: Transformer) -> torch.dtype:
@@ -18,40 +14,6 @@ def compute_dtype(model: Transformer) -> torch.dtype:
     if torch.is_autocast_enabled(weight.device.type):
         return torch.get_autocast_dtype(weight.device.type)
     return weight.dtype
-
-
-class WeightsWatch:
-    """Notices that a model's weights may have changed.
-
-    Storage and version counters tell of replaced weights and of `copy_` (load_state_dict); fused optimizers write
-    without counting, so every optimizer step of the process counts as a change too.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._n_steps = 0
-        watch = weakref.ref(self)
-
-        def count(optimizer: Optimizer, args: object, kwargs: object) -> None:
-            alive = watch()
-            if alive is not None:
-                alive._n_steps += 1
-
-        weakref.finalize(self, register_optimizer_step_post_hook(count).remove)
-        self._seen = self._stamp()
-
-    def has_changed(self) -> bool:
-        """Since the beginning, or since the last `look`."""
-        return self._stamp() != self._seen
-
-    def look(self) -> None:
-        """Take the weights as they are for known."""
-        self._seen = self._stamp()
-
-    def _stamp(self) -> tuple[int, tuple[tuple[int, int], ...]]:
-        weights = self._model.parameters()
-        versions = ((w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights)
-        return self._n_steps, tuple(versions)
 
 
 def inference_model(

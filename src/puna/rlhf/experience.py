@@ -24,7 +24,7 @@ from puna.rlhf.rewards import (
 )
 from puna.rlhf.rollout import Rollout, by_length, lay_out, response_logprobs, response_values
 
-__all__ = ["Experience", "Judged", "PPOModels", "judge", "learn_from", "precision"]
+__all__ = ["Experience", "Judged", "PPOModels", "judge", "learn_from"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +71,6 @@ class Experience(NamedTuple):
         rollout = self.rollout.rows(index)
         n_response = rollout.mask.shape[1]
         return Experience(rollout, *(values[index, :n_response] for values in self[1:]))
-
-
-def precision(models: PPOModels, config: PPOConfig) -> torch.autocast:
-    """The precision of the matrix products: the same for sampling, old log-probs and training."""
-    return torch.autocast(models.device.type, dtype=torch.bfloat16, enabled=config.dtype == "bfloat16")
 
 
 @torch.no_grad()

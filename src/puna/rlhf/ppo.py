@@ -21,13 +21,14 @@ from puna.inference.reward_models import ROLES, RewardModels
 from puna.model import ScoreModel, Transformer, load_score_model, save_model
 from puna.model.generation_config import read_generation_config
 from puna.rlhf.diagnosis import diagnose
-from puna.rlhf.experience import PPOModels, judge, learn_from, precision
+from puna.rlhf.experience import PPOModels, judge, learn_from
 from puna.rlhf.held_out import EarlyStopping, evaluate
 from puna.rlhf.ppo_config import PPOConfig
 from puna.rlhf.ppo_update import joint_optimizer, update
 from puna.rlhf.prompts import EncodedPrompt, is_safety, longest, read_prompts
 from puna.rlhf.rollout import sample
 from puna.training.order import ShuffledOrder
+from puna.training.precision import precision
 from puna.training.resume import load_state, save_state
 
 __all__ = ["PPOConfig", "train_ppo"]
@@ -149,7 +150,7 @@ class _Trainer:
         batch = [self.prompts[row] for row in rows]
         seeds = [derive_seed(seed, "rollout", iteration, row) for row in range(len(batch))]
         n_rows = config.micro_batch_size
-        with precision(models, config):
+        with precision(models.policy, config.dtype):
             completions = sample(models.engine, batch, max_new_tokens=config.max_new_tokens, seeds=seeds)
             judged = judge(models, batch, completions, config.reward, n_rows=n_rows)
             experience = learn_from(models, judged, is_safety(batch), config)
@@ -184,5 +185,5 @@ class _Trainer:
         return after
 
     def _held_out_metrics(self) -> dict[str, float]:
-        with precision(self.models, self.config):
+        with precision(self.models.policy, self.config.dtype):
             return evaluate(self.models, self.held_out, self.config, seed=self.context.seed)

@@ -8,11 +8,12 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from puna.core.errors import NumericsError
-from puna.rlhf.experience import Experience, PPOModels, precision
+from puna.rlhf.experience import Experience, PPOModels
 from puna.rlhf.ppo_config import PPOConfig
 from puna.rlhf.ppo_loss import policy_loss, value_loss
 from puna.rlhf.rollout import response_logprobs, response_values
 from puna.training.optimizer import OptimizerConfig, average_and_clip_gradients, make_optimizer
+from puna.training.precision import precision
 
 __all__ = ["joint_optimizer", "update"]
 
@@ -35,6 +36,8 @@ def update(
 ) -> dict[str, float]:
     """Take one gradient step per mini-batch and return token means over the iteration.
 
+    The engine is refreshed: it samples from the new policy from now on.
+
     Args:
         order: A permutation of the rows; mini-batches are its consecutive parts.
     Raises:
@@ -44,6 +47,7 @@ def update(
         _mini_batch_step(models, optimizer, experience.rows(rows), config, iteration=iteration)
         for rows in order.split(config.mini_batch_size)
     ]
+    models.engine.refresh()
     n_tokens = sum(step["n_tokens"] for step in steps)
     sums = ("policy_loss", "value_loss", "clip_fraction", "approx_kl")
     metrics = {name: sum(step[name] for step in steps) / n_tokens for name in sums}
@@ -101,7 +105,7 @@ def _micro_batches(batch: Experience, n_rows: int) -> Iterator[Experience]:
 def _backward(models: PPOModels, part: Experience, config: PPOConfig) -> Tensor:
     """Add the part's summed gradients; returns its sums of losses, clipped tokens and KL."""
     mask = part.rollout.mask
-    with precision(models, config):
+    with precision(models.policy, config.dtype):
         logprobs = response_logprobs(models.policy, part.rollout)
         values = response_values(models.critic, part.rollout)
     policy = policy_loss(logprobs, part.old_logprobs, part.advantages, mask, clip=config.clip)

@@ -13,8 +13,8 @@ from torch.distributed.tensor import DTensor
 
 from puna.core.errors import NumericsError
 from puna.training.config import LoopConfig
-from puna.training.gradients import precision
 from puna.training.parallel.ranks import Ranks
+from puna.training.precision import precision
 from puna.training.task import DescribesBatches, TrainingTask
 
 __all__ = ["not_finite"]
@@ -52,7 +52,7 @@ def _look(task: TrainingTask, config: LoopConfig, step: int, ranks: Ranks) -> st
     for index, batch in enumerate(batches):
         task.model.zero_grad(set_to_none=True)
         ranks.before_micro_batch(task.model, is_last=True)
-        with _first_bad_module(task.model) as seen, precision(task.model, config):
+        with _first_bad_module(task.model) as seen, precision(task.model, config.dtype):
             loss = task.loss(batch)
         with _bad_gradients(task.model) as reached:
             (loss.sum if index < n_counted else loss.sum * 0.0).backward()

@@ -4,18 +4,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from puna.core.errors import DataError
 from puna.training.config import LoopConfig
 from puna.training.meter import Meter
 from puna.training.parallel.ranks import Ranks
+from puna.training.precision import precision
 from puna.training.signals import StopRequest
 from puna.training.task import TrainingTask
 from puna.training.watchdog import Watchdog
 
-__all__ = ["GradientSums", "precision", "sum_gradients"]
+__all__ = ["GradientSums", "sum_gradients"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ def sum_gradients(
     task: TrainingTask,
     config: LoopConfig,
     step: int,
+    *,
     ranks: Ranks,
     watchdog: Watchdog,
     meter: Meter,
@@ -57,7 +58,7 @@ def sum_gradients(
     for index, batch in enumerate(batches):
         watchdog.note(f"micro-batch {index + 1} of {len(batches)} of update {step + 1}")
         ranks.before_micro_batch(task.model, is_last=index == len(batches) - 1)
-        with precision(task.model, config):
+        with precision(task.model, config.dtype):
             loss = task.loss(batch)
         if index >= n_counted:
             (loss.sum * 0.0).backward()
@@ -77,9 +78,3 @@ def sum_gradients(
             fix="Check the loss masks of the training data.",
         )
     return GradientSums(sums, n_targets, n_tokens, n_stops > 0)
-
-
-def precision(model: nn.Module, config: LoopConfig) -> torch.autocast:
-    """bfloat16 products over float32 weights, where asked for."""
-    device_type = next(model.parameters()).device.type
-    return torch.autocast(device_type, dtype=torch.bfloat16, enabled=config.dtype != "float32")

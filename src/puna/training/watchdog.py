@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -18,11 +19,20 @@ __all__ = ["Watchdog"]
 class Watchdog:
     """A thread that wakes up now and then and compares clocks; the training only notes what it begins."""
 
-    def __init__(self, folder: Path, *, rank: int, stall_seconds: float | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        rank: int,
+        stall_seconds: float | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Reports go to `folder/stall-rank-N.txt`."""
         self._path = folder / f"stall-rank-{rank}.txt"
-        self._rank, self._stall_seconds = rank, stall_seconds
-        self._doing, self._since = "starting", time.monotonic()
+        self._rank, self._stall_seconds, self._clock = rank, stall_seconds, clock
+        self._doing, self._since = "starting", clock()
+        self._reported: float | None = None
+        """Since when the stall lasted that was reported last."""
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -41,16 +51,19 @@ class Watchdog:
 
     def note(self, doing: str) -> None:
         """Progress: the training begins this now."""
-        self._doing, self._since = doing, time.monotonic()
+        self._doing, self._since = doing, self._clock()
+
+    def look(self) -> None:
+        """Compare clocks; a stall is reported once."""
+        since, now = self._since, self._clock()
+        if self._stall_seconds is not None and now - since >= self._stall_seconds and since != self._reported:
+            self._reported = since
+            self._report(now - since)
 
     def _watch(self) -> None:
         assert self._stall_seconds is not None
-        reported = 0.0
         while not self._stopped.wait(min(self._stall_seconds / 4, 10.0)):
-            since = self._since
-            if time.monotonic() - since >= self._stall_seconds and since != reported:
-                reported = since
-                self._report(time.monotonic() - since)
+            self.look()
 
     def _report(self, seconds: float) -> None:
         """Once a stall; a full disk leaves standard error."""
