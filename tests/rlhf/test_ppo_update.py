@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from puna.rlhf.reward_models import RewardModels
 
 from puna.core.records import Message, Prompt
 from puna.inference import Engine
+from puna.inference.reward_models import RewardModels
 from puna.model import ModelConfig, ScoreModel, Transformer
 from puna.rlhf import PPOConfig
 from puna.rlhf.experience import Judged, PPOModels, learn_from
@@ -36,7 +36,7 @@ def tiny_models() -> PPOModels:
         policy=policy,
         reference=reference,
         critic=critic,
-        reward_models=RewardModels(critic, critic),
+        reward_models=RewardModels({"helpfulness": critic, "safety": critic}, eos_id=0),
         engine=Engine(policy, Ids()),
     )
 
@@ -60,7 +60,7 @@ def test_the_next_responses_are_the_new_policy_s(dtype: str) -> None:
         with torch.no_grad():
             logprobs = response_logprobs(models.policy, rollout)
         judged = Judged(rollout, torch.arange(4.0), logprobs, torch.zeros_like(logprobs), {})
-        experience, _ = learn_from(models, judged, torch.zeros(4, dtype=torch.bool), config)
+        experience = learn_from(models, judged, torch.zeros(4, dtype=torch.bool), config)
     update(models, joint_optimizer(models, config), experience, config, order=torch.arange(4), iteration=1)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
         after = sample(models.engine, prompts, max_new_tokens=8, seeds=range(4))

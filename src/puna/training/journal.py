@@ -28,7 +28,10 @@ class Journal:
             return
         self.forget_after(n_done)
         trackers = open_trackers(
-            self.context.machine.tracking, name=description, state=self.context.state, settings=resolve(config)
+            self.context.machine.tracking,
+            name=description,
+            state=self.context.state,
+            settings=resolve(config),
         )
         self.context.metrics.attach(trackers)
 
