@@ -15,7 +15,7 @@ import torch.distributed.checkpoint as dcp
 from puna.core.errors import StorageError
 from puna.core.metrics import MetricsLog
 from puna.core.records import Document, write_records
-from puna.core.storage import storage_errors, write_atomically
+from puna.core.storage import storage_errors, write_atomically, write_json
 
 
 @pytest.fixture
@@ -139,3 +139,10 @@ def test_atomic_write_replaces(tmp_path: Path) -> None:
     write_atomically(tmp_path / "x", "newer")
     assert (tmp_path / "x").read_text() == "newer"
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_json_is_an_object_and_a_line_end(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": "é", "a": [1]})
+    assert (tmp_path / "a.json").read_bytes() == b'{\n  "b": "\\u00e9",\n  "a": [\n    1\n  ]\n}\n'
+    write_json(tmp_path / "a.json", {"b": "é"}, indent=1, ensure_ascii=False)
+    assert (tmp_path / "a.json").read_bytes() == '{\n "b": "é"\n}\n'.encode()
