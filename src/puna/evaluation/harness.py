@@ -9,11 +9,11 @@ import torch
 from puna.core.artifacts import Manifest, StageContext, run_stage
 from puna.core.errors import CheckpointError, ConfigError, DataError
 from puna.core.grading import Grader
+from puna.core.items import Item
 from puna.core.progress import Reporter
 from puna.core.records import Prompt, read_records, write_records
 from puna.evaluation.answers import Answer, Respondent
 from puna.evaluation.config import EvaluationConfig
-from puna.evaluation.items import Item
 from puna.evaluation.metrics import Measure, measures, table
 from puna.evaluation.win_rate import read_items, win_rates
 from puna.inference import score_sequences
