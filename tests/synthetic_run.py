@@ -14,6 +14,14 @@ from puna.core.records import RATINGS
 VERSIONS = ("pretrained", "sft", "rlhf-v1", "rlhf-v2", "rlhf-v3-ppo")
 HELPFULNESS = (4.1, 62.3, 70.2, 74.9, 78.4)
 VIOLATION = (0.55, 0.41, 0.22, 0.12, 0.09)
+CONSTRAINT_KEPT = {
+    2: (0.0, 0.6, 0.7, 0.97, 0.98),
+    4: (0.0, 0.3, 0.35, 0.93, 0.94),
+    6: (0.0, 0.1, 0.12, 0.9, 0.91),
+}
+"""By turn, the share that each version keeps."""
+SAFETY_BINS = {"chosen_safe_rejected_unsafe": 0.91, "both_safe": 0.74, "both_unsafe": 0.82}
+"""Accuracy of every safety reward model by safety bin."""
 HOSTILE = "<script>alert('x')</script> <img src=x onerror=alert(1)> | `code` **bold** {{ 7*7 }} &amp;"
 
 SYSTEM = {
@@ -48,6 +56,7 @@ def artifact(
     labels: Mapping[str, str] | None = None,
     files: Mapping[str, Any] | None = None,
     curves: Mapping[str, list[dict[str, float]]] | None = None,
+    inputs: Mapping[str, Path] | None = None,
 ) -> None:
     """One artifact with these metrics, JSON or JSON Lines files, and training curves by split."""
 
@@ -66,7 +75,13 @@ def artifact(
         return metrics
 
     run_stage(
-        out, kind=kind, config=MadeUp(name=str(out.name)), inputs={}, seed=0, build=build, labels=labels
+        out,
+        kind=kind,
+        config=MadeUp(name=str(out.name)),
+        inputs=inputs or {},
+        seed=0,
+        build=build,
+        labels=labels,
     )
 
 
@@ -96,12 +111,12 @@ def write_run(run: Path, *, hostile: str = "", versions: tuple[str, ...] = VERSI
     ]
     rows = [{"safety_without": x, "safety_with": y, "is_kept": y > x} for x, y in pairs]
     kept = sum(after > before for before, after in pairs) / len(pairs)
-    found = {
+    metrics = {
         "n_prompts": len(pairs),
         "kept_fraction": kept,
         "median_safety": {"without": 0.5, "generic": 0.7, "template": 0.74},
     }
-    artifact(run / "distilled", "distillation_data", found, files={"attempts.jsonl": rows})
+    artifact(run / "distilled", "distillation_data", metrics, files={"attempts.jsonl": rows})
     return run
 
 
@@ -216,17 +231,13 @@ def _evaluation(run: Path, index: int, version: str, random_: random.Random, hos
                     "turn": 6 if suite == "constraint" else None,
                 }
             )
-    kept = {
-        2: (0.0, 0.6, 0.7, 0.97, 0.97)[index],
-        4: (0.0, 0.3, 0.35, 0.93, 0.94)[index],
-        6: (0.0, 0.1, 0.12, 0.9, 0.91)[index],
-    }
+    kept = {turn: levels[index] for turn, levels in CONSTRAINT_KEPT.items()}
     metrics: dict[str, Any] = {
         "helpfulness": HELPFULNESS[index],
         "violation_rate": VIOLATION[index],
         "false_refusal_rate": 0.004 * index,
-        "false_refusal_rate_helpful": 0.0,
-        "false_refusal_rate_borderline": 0.01 * index,
+        "false_refusal_rate_helpful": 0.003 * index,
+        "false_refusal_rate_borderline": 0.011 * index,
         "rm_helpfulness": 0.4 + 0.08 * index,
         "rm_safety": 0.3 + 0.1 * index,
         "n": 640,
@@ -264,18 +275,30 @@ def _preferences(run: Path, round_: str, hostile: str) -> None:
     )
 
 
+def accuracy_levels(role: str, test_set: str, round_: str) -> tuple[float, ...]:
+    """Accuracy of the four ratings, strongest first, then of all: different for every model and test set."""
+    lift = 0.02 * int(round_) - 0.01 * (role == "safety") - 0.15 * (role != test_set)
+    return tuple(level + lift for level in (0.92, 0.83, 0.69, 0.55, 0.76))
+
+
+def accuracy_row(role: str, test_set: str, round_: str) -> dict[str, Any]:
+    """What a reward model's manifest says of one test set."""
+    rows = []
+    for level, n in zip(accuracy_levels(role, test_set, round_), (180, 180, 180, 180, 720), strict=True):
+        low, high, _ = interval(level, n)
+        rows.append({"accuracy": level, "n": n, "low": low, "high": high})
+    *by_rating, of_all = rows
+    return of_all | {"accuracy_by_rating": dict(zip(RATINGS, by_rating, strict=True))}
+
+
 def _reward_model(run: Path, role: str, round_: str, random_: random.Random) -> None:
-    by_rating = {}
-    for rating, level in zip(RATINGS, (0.95, 0.86, 0.72, 0.58), strict=True):
-        low, high, n = interval(level, 180)
-        by_rating[rating] = {"accuracy": level, "n": n, "low": low, "high": high}
-    own = {"accuracy": 0.79, "n": 720, "low": 0.76, "high": 0.82, "accuracy_by_rating": by_rating}
+    own = accuracy_row(role, role, round_)
     other = "safety" if role == "helpfulness" else "helpfulness"
-    metrics: dict[str, Any] = own | {"by_test_set": {role: own, other: own | {"accuracy": 0.66}}}
+    metrics: dict[str, Any] = own | {"by_test_set": {role: own, other: accuracy_row(role, other, round_)}}
     if role == "safety":
-        bins = ("chosen_safe_rejected_unsafe", "both_safe", "both_unsafe")
         metrics["accuracy_by_safety"] = {
-            b: {"accuracy": 0.9, "n": 60, "low": 0.8, "high": 0.96} for b in bins
+            name: {"accuracy": level, "n": 60, "low": level - 0.1, "high": level + 0.05}
+            for name, level in SAFETY_BINS.items()
         }
         metrics |= {"unsafe_recall": 0.88, "unsafe_recall_low": 0.8, "unsafe_recall_high": 0.94}
     curves = {"train": [{"loss": 0.7 * math.exp(-i / 25) + 0.25 + random_.gauss(0, 0.02)} for i in range(50)]}

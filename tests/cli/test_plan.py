@@ -22,6 +22,51 @@ def test_table_2_row_by_row(say) -> None:
     assert all(figure in text for figure in ("31.22", "62.44", "153.90", "291.42", "539.00", "0.4235"))
 
 
+PLAN = ("plan", "--model", "7b", "--tokens", "2T", "--gpu", "a100", "--gpus", "64", "--json")
+
+
+def facts_of(say, *options: object) -> dict:
+    said = say(*PLAN, *options)
+    assert said.exit_code == 0, said.stderr
+    return json.loads(said.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("option", "default", "value", "scales"),
+    [
+        ("--pue", 1.1, 1.65, {"energy_mwh", "tco2eq", "pue"}),
+        ("--grid", 0.385, 0.77, {"tco2eq", "grid_kg_per_kwh"}),
+        ("--watts", 400, 200, {"energy_mwh", "tco2eq", "watts"}),
+        ("--price", 2, 5, {"usd"}),
+    ],
+)
+def test_costs_grow_with_their_option_and_nothing_else_does(
+    say, option: str, default: float, value: float, scales: set[str]
+) -> None:
+    base, changed = facts_of(say), facts_of(say, option, value)
+    ratio = value / default
+    for name in scales:
+        assert changed[name] == pytest.approx(ratio * base[name]), name
+    assert {name for name in base if changed[name] != base[name]} == scales
+    assert facts_of(say, option, default) == base
+
+
+def test_half_the_mfu_is_twice_the_time(say) -> None:
+    base, slower = facts_of(say), facts_of(say, "--mfu", 0.2)
+    for name in ("gpu_hours", "energy_mwh", "tco2eq", "usd"):
+        assert slower[name] == pytest.approx(2 * base[name]), name
+
+
+def test_pue_and_grid_reach_table_2(say) -> None:
+    base = json.loads(say("plan", "--paper", "--json").stdout)
+    options = ("--pue", 2.2, "--grid", 0.77)
+    doubled = json.loads(say("plan", "--paper", "--json", *options).stdout)
+    assert (doubled["pue"], doubled["grid_kg_per_kwh"]) == (2.2, 0.77)
+    assert doubled["total"]["energy_mwh"] == pytest.approx(2 * base["total"]["energy_mwh"])
+    assert doubled["total"]["tco2eq"] == pytest.approx(4 * base["total"]["tco2eq"])
+    assert "124.8" in say("plan", "--paper", *options).stdout  # four times the 31.22 t of 7B
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

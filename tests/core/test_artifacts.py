@@ -35,6 +35,8 @@ from puna.core.manifest import Manifest
 from puna.core.progress import quiet
 
 FORK = multiprocessing.get_context("fork")
+HANG_SECONDS = 300
+"""After which a test fails rather than hang."""
 
 
 class Config(Settings):
@@ -323,7 +325,7 @@ def test_second_process_on_the_same_folder_is_refused(tmp_path: Path, stage: Sta
     is_building = FORK.Event()
     first = FORK.Process(target=_stay_in_build, args=(tmp_path / "a", is_building))
     first.start()
-    assert is_building.wait(20)
+    assert is_building.wait(HANG_SECONDS)
     with pytest.raises(RunLockedError, match=str(first.pid)):
         stage.run(tmp_path / "a")
     first.kill()
@@ -332,8 +334,39 @@ def test_second_process_on_the_same_folder_is_refused(tmp_path: Path, stage: Sta
 
 
 def test_stages_run_inside_a_locked_run_folder(tmp_path: Path, stage: Stage) -> None:
+    """The recipe holds the lock of the whole run: a stage takes its own beside it, and gives only that back."""
+
+    def build(context: StageContext) -> Mapping[str, Any]:
+        assert not _can_enter(tmp_path)
+        return stage.build(3, context)
+
     with run_lock(tmp_path):
-        stage.run(tmp_path / "a")
+        stage.run(tmp_path / "a", build=build)
+        assert not _can_enter(tmp_path), "the run is still locked after its first stage"
+        stage.run(tmp_path / "b", build=build)
+        assert not _can_enter(tmp_path)
+    assert _can_enter(tmp_path)
+    assert stage.n_built == 2
+    for name in ("a", "b"):
+        assert len(verify(tmp_path / name).files) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "a", "b"}
+
+
+def _can_enter(run: Path) -> bool:
+    """Whether another process gets the lock of the run."""
+    other = FORK.Process(target=_enter, args=(run,))
+    other.start()
+    other.join(HANG_SECONDS)
+    assert other.exitcode in (0, 3)
+    return other.exitcode == 0
+
+
+def _enter(run: Path) -> None:
+    try:
+        with run_lock(run):
+            os._exit(0)
+    except RunLockedError:
+        os._exit(3)
 
 
 @pytest.mark.parametrize(

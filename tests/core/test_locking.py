@@ -12,6 +12,8 @@ from puna.core.errors import RunLockedError, StorageError
 from puna.core.locking import run_lock
 
 FORK = multiprocessing.get_context("fork")
+HANG_SECONDS = 300
+"""After which a test fails rather than hang."""
 
 
 def hold(out: Path, is_held: object, seconds: float) -> None:
@@ -24,7 +26,7 @@ def test_second_process_is_told_the_first_ones_number(tmp_path: Path) -> None:
     is_held = FORK.Event()
     holder = FORK.Process(target=hold, args=(tmp_path, is_held, 60))
     holder.start()
-    assert is_held.wait(20)
+    assert is_held.wait(HANG_SECONDS)
     with pytest.raises(RunLockedError, match=f"process {holder.pid} writing it"), run_lock(tmp_path):
         pass
     os.kill(holder.pid, signal.SIGKILL)
@@ -45,7 +47,7 @@ def die_before_the_worker(out: Path, pipe: object) -> None:
         has_started = FORK.Event()
         worker = FORK.Process(target=lambda: (has_started.set(), time.sleep(60)))
         worker.start()
-        has_started.wait(20)
+        has_started.wait(HANG_SECONDS)
         pipe.send(worker.pid)  # type: ignore[attr-defined]
         os.kill(os.getpid(), signal.SIGKILL)
 

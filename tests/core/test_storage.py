@@ -15,7 +15,7 @@ import torch.distributed.checkpoint as dcp
 from puna.core.errors import StorageError
 from puna.core.metrics import MetricsLog
 from puna.core.records import Document, write_records
-from puna.core.storage import storage_errors, write_atomically
+from puna.core.storage import storage_errors, write_atomically, write_json
 
 
 @pytest.fixture
@@ -150,3 +150,10 @@ def test_who_reads_during_an_atomic_write_has_the_old_file_whole(tmp_path: Path)
         assert reader.read() == "old and longer"
     assert (tmp_path / "y").read_text() == "old and longer"
     assert (tmp_path / "x").read_text() == "new"
+
+
+def test_json_is_an_object_and_a_line_end(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": "é", "a": [1]})
+    assert (tmp_path / "a.json").read_bytes() == b'{\n  "b": "\\u00e9",\n  "a": [\n    1\n  ]\n}\n'
+    write_json(tmp_path / "a.json", {"b": "é"}, indent=1, ensure_ascii=False)
+    assert (tmp_path / "a.json").read_bytes() == '{\n "b": "é"\n}\n'.encode()

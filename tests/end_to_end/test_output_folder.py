@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,14 +89,31 @@ def test_ctrl_c_exits_130_and_the_run_goes_on_later(finished: Run, tmp_path: Pat
     assert ours == {name: theirs[name] for name in ours}
 
 
-@pytest.mark.parametrize("delay_seconds", [0.3, 1.5])
-def test_ctrl_c_while_loading_is_quiet(tmp_path: Path, delay_seconds: float) -> None:
-    process = start("run", TINY, "--out", tmp_path / "run")
-    time.sleep(delay_seconds)
-    process.send_signal(signal.SIGINT)
-    ended = finish(process)
-    assert ended.exit_code == 130
+INTERRUPTED_LOADING = """
+import os, runpy, signal, sys
+
+moment = sys.argv.pop(1)
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == moment:
+            print("interrupted at", name, flush=True)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("puna", run_name="__main__", alter_sys=True)
+"""
+"""`python -m puna` that gets Ctrl-C as the import of the module named first begins."""
+
+
+@pytest.mark.parametrize("moment", ["puna.cli.main", "typer", "torch", "puna.recipe.figure4"])
+def test_ctrl_c_while_loading_is_quiet(tmp_path: Path, moment: str) -> None:
+    command = [sys.executable, "-c", INTERRUPTED_LOADING, moment, "run", TINY, "--out", tmp_path / "run"]
+    ended = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert ended.stdout == f"interrupted at {moment}\n"
+    assert ended.returncode == 130
     assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @contextmanager

@@ -4,8 +4,9 @@ import pytest
 
 from puna.core.grading import Grade
 from puna.core.intervals import wilson_interval
+from puna.core.items import Item
 from puna.core.records import Message, Prompt
-from puna.evaluation.items import Item, suite_of
+from puna.evaluation.items import suite_of
 from puna.evaluation.metrics import measures, table
 
 

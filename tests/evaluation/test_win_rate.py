@@ -4,8 +4,8 @@ import pytest
 
 from puna.core.errors import DataError
 from puna.core.intervals import wilson_interval
+from puna.core.items import Item
 from puna.core.records import Message
-from puna.evaluation.items import Item
 from puna.evaluation.win_rate import WinRate, win_rate, win_rates
 
 

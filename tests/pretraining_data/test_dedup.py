@@ -78,6 +78,34 @@ def test_one_changed_word_is_a_near_duplicate_and_another_page_is_not() -> None:
     assert dedup.add("c", " ".join(changed)) == "a"
 
 
+def is_near(left: list[str], right: list[str], min_jaccard: float) -> bool:
+    """Words as shingles, and so many bands of one row that any common word brings two pages together: only the
+    comparison decides."""
+    config = DedupConfig(shingle_words=1, n_bands=512, rows_per_band=1, min_jaccard=min_jaccard)
+    dedup = NearDeduplicator(config)
+    dedup.add("a", " ".join(left))
+    return dedup.add("b", " ".join(right)) == "a"
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "min_jaccard", "similarity", "expected"),
+    [
+        (10, 50, 0.6, 30 / 50, True),  # two pages of one size: 30 words in common, 50 in all
+        (0, 24, 0.6, 24 / 40, True),  # one page inside the other: here the bound by size is met exactly, too
+        (0, 30, 0.75, 30 / 40, True),
+        (0, 29, 0.75, 29 / 40, False),
+        (11, 51, 0.6, 29 / 51, False),
+    ],
+)
+def test_pages_at_the_threshold_are_near(
+    start: int, end: int, min_jaccard: float, similarity: float, expected: bool
+) -> None:
+    words = random_page(5, 60)
+    left, right = words[:40], words[start:end]
+    assert jaccard(shingles(" ".join(left), 1), shingles(" ".join(right), 1)) == similarity
+    assert is_near(left, right, min_jaccard) is expected
+
+
 def test_small_changes_do_not_chain() -> None:
     """Each page is near the one before; pages are compared with kept pages only, so the far end stays."""
     dedup = NearDeduplicator(CONFIG)

@@ -1,13 +1,16 @@
 """Ablations end to end at toy size: variants, measurements, the paper's tables; shipped recipes keep their word."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
 from puna.cli.main import main
 from puna.core.artifacts import read_manifest
-from puna.core.config import Settings, load_recipe
+from puna.core.config import Settings, changed, load_recipe
 from puna.core.errors import ConfigError
 from puna.core.progress import quiet
 from puna.model.accounting import n_parameters
@@ -251,3 +254,77 @@ def test_no_settings_class_hides_a_field_from_manifests() -> None:
         if field.exclude
     ]
     assert hidden == []
+
+
+def leaves(settings: BaseModel, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every setting that is no table, by its path; read from the objects, so that nothing is left out."""
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            yield from leaves(value, (*above, name))
+        else:
+            yield (*above, name), value
+
+
+def others(settings: BaseModel, path: tuple[str, ...]) -> Iterator[Any]:
+    """Values of the setting's kind that it may have instead."""
+    for name in path[:-1]:
+        settings = getattr(settings, name)
+    value, annotation = getattr(settings, path[-1]), type(settings).model_fields[path[-1]].annotation
+    for kind in (annotation, *get_args(annotation)):
+        if get_origin(kind) is Literal:
+            yield from (choice for choice in get_args(kind) if choice != value)
+    if isinstance(value, bool):
+        yield not value
+    elif isinstance(value, int | float):
+        yield from (value + 1, 2 * value, value / 2)
+    elif isinstance(value, str):
+        yield f"{value}x"
+    elif value is None:
+        yield from (1, 0.5, 2.0, "x", True)
+    elif value == ():
+        yield ("wandb",)
+
+
+def table(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    for name in reversed(path):
+        value = {name: value}
+    return value
+
+
+def test_no_setting_of_the_base_is_lost() -> None:
+    """Each setting of `pretraining` in turn gets another value; both variants must have it, and nothing else moves."""
+    recipe = load_recipe(FOLDER / "sizes.toml", AblationRecipe)
+    given = {"dim64": {"seq_len": 128}, "dim96": {}}
+    changes = {path: list(others(recipe.pretraining, path)) for path, _ in leaves(recipe.pretraining)}
+    tried = set()
+    for path, values in changes.items():
+        for value in values:
+            try:
+                base = changed(recipe.pretraining, table(path, value))
+                asked = recipe.model_copy(update={"pretraining": base, "variants": given})
+                variants = {name: dict(leaves(asked.pretraining_of(name))) for name in given}
+            except (ValidationError, ConfigError):
+                continue  # that value does not go together with the others
+            expected = dict(leaves(base))
+            assert expected[path] == value
+            assert variants["dim96"] == expected
+            assert variants["dim64"] == expected | {("seq_len",): 128}
+            tried.add(path)
+    assert len(tried) > 0.8 * len(changes), set(changes) - tried
+
+
+def test_what_a_recipe_file_says_reaches_every_variant(tmp_path: Path) -> None:
+    path = write(tmp_path, "context")
+    speed = '[pretraining.loop.speed]\ncheckpointing = "full"\n\n[variants."32"]'
+    path.write_text(path.read_text().replace('[variants."32"]', speed))
+    recipe = load_recipe(path, AblationRecipe)
+    assert [recipe.pretraining_of(name).loop.speed.checkpointing for name in ("32", "64")] == ["full"] * 2
+    assert [recipe.pretraining_of(name).loop.batch_size for name in ("32", "64")] == [4, 2]
+
+
+def test_trackers_reach_every_variant() -> None:
+    recipe = load_recipe(
+        FOLDER / "sizes.toml", AblationRecipe, ['pretraining.loop.tracking.trackers=["wandb"]']
+    )
+    assert recipe.pretraining_of("dim64").loop.tracking.trackers == ("wandb",)

@@ -61,7 +61,17 @@ def test_five_losses_far_above_the_first_are_a_divergence() -> None:
 
 
 def test_divergence_can_be_allowed() -> None:
-    watch_over([1.0] + [1e9] * 20, SpikeConfig(divergence_ratio=None))
+    """Losses that stop a run by default neither stop it nor hold back its training states; spikes stay spikes."""
+    losses = [1.0 + 0.01 * (i % 2) for i in range(20)] + [1e9] * 20
+    with pytest.raises(NumericsError, match="it diverges"):
+        watch_over(losses, SpikeConfig(window_steps=10))
+    config, watch, spikes = SpikeConfig(window_steps=10, divergence_ratio=None), LossWatch(), []
+    for index, loss in enumerate(losses):
+        if watch.spike(loss, config):
+            spikes.append(index)
+        assert watch.is_calm
+    assert spikes == list(range(20, 20 + MAX_IN_A_ROW))
+    assert watch.n == len(losses) - MAX_IN_A_ROW
 
 
 def test_saved_in_the_middle_it_decides_the_same() -> None:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from puna.core.devices import pick_device
 from puna.core.errors import ConfigError
+from puna.core.validation import option_error
 from puna.inference.engine import Engine
 from puna.inference.packed import has_bfloat16
 from puna.inference.sampling import SamplingConfig
@@ -128,11 +129,4 @@ def _sampling(**options: Any) -> SamplingConfig:
     try:
         return SamplingConfig(**options)
     except ValidationError as error:
-        first = error.errors()[0]
-        expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        raise ConfigError(
-            where="--" + str(first["loc"][0]).replace("_", "-"),
-            expected=expected,
-            got=str(first["input"]),
-            fix="Correct this value.",
-        ) from None
+        raise option_error(error) from None

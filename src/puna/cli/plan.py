@@ -10,7 +10,7 @@ from rich.console import Console
 from puna.cli.options import JsonOption, show
 from puna.cli.plan_tables import paper_tables, plan_tables
 from puna.core.energy import PAPER_GRID, PAPER_PUE
-from puna.core.errors import ConfigError
+from puna.core.validation import option_error
 from puna.planning.paper_table import implied_factor, paper_rows
 from puna.planning.plan import make_plan
 from puna.planning.quantities import parse_count
@@ -80,13 +80,7 @@ def plan(
             grid=grid,
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            where=f"--{str(first['loc'][0]).replace('_', '-')}",
-            expected=str(first["msg"]).replace("Input should be ", "a number "),
-            got=repr(first["input"]),
-            fix="Correct the option.",
-        ) from None
+        raise option_error(error) from None
     made = make_plan(request)
     show({"model": model} | made.as_dict(), _text(plan_tables(made, model)), as_json=as_json)
 

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from puna.cli.options import JsonOption, OutOption, SeedOption, show
 from puna.core.devices import peak_rss_bytes
-from puna.core.errors import ConfigError
 from puna.core.progress import Reporter
 from puna.core.records import Message
+from puna.core.validation import option_error
 from puna.tokenizer import Tokenizer, TokenizerConfig, preview
 from puna.tokenizer.train_files import train_on_files
 
@@ -108,10 +108,4 @@ def _config(vocab_size: int, max_seq_len: int) -> TokenizerConfig:
     try:
         return TokenizerConfig(vocab_size=vocab_size, max_seq_len=max_seq_len, learn_from_dialogs=False)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            where="--" + str(first["loc"][0]).replace("_", "-"),
-            expected=first["msg"].removeprefix("Input should be "),
-            got=str(first["input"]),
-            fix="Correct this value.",
-        ) from None
+        raise option_error(error) from None

@@ -3,17 +3,18 @@
 Nothing is read from the environment: the resolved settings are the whole truth about a run.
 """
 
-import difflib
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from puna.core.errors import ConfigError
+from puna.core.validation import models_in, settings_error
 
-__all__ = ["Settings", "load_recipe", "load_settings", "resolve"]
+__all__ = ["Settings", "changed", "load_recipe", "load_settings", "merge", "resolve"]
 
 
 class Settings(BaseModel):
@@ -57,13 +58,13 @@ def load_recipe(path: Path, model: type[S], overrides: Sequence[str] = ()) -> S:
                 got=f"base = {below['base']!r}",
                 fix=f"A base is allowed once: name that file in {path} directly.",
             )
-        values = _merge(below, values)
+        values = merge(below, values)
     for override in overrides:
-        values = _merge(values, _parse_override(override, values))
+        values = merge(values, _parse_override(override, values))
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise _config_error(error, path, model, overrides) from None
+        raise settings_error(error, model, partial(_where_given, path, overrides)) from None
 
 
 def load_settings(path: Path | None, model: type[S], overrides: Sequence[str] = ()) -> S:
@@ -72,11 +73,11 @@ def load_settings(path: Path | None, model: type[S], overrides: Sequence[str] = 
         return load_recipe(path, model, overrides)
     values: dict[str, Any] = {}
     for override in overrides:
-        values = _merge(values, _parse_override(override, values))
+        values = merge(values, _parse_override(override, values))
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise _config_error(error, Path("settings"), model, overrides) from None
+        raise settings_error(error, model, partial(_where_given, Path("settings"), overrides)) from None
 
 
 def _completed(owner: type[BaseModel], name: str, default: Any, given: Any) -> Any:
@@ -86,7 +87,7 @@ def _completed(owner: type[BaseModel], name: str, default: Any, given: Any) -> A
     """
     if not (isinstance(default, BaseModel) and isinstance(given, Mapping)):
         return given
-    if list(_models_in(owner.model_fields[name].annotation)) != [type(default)]:
+    if list(models_in(owner.model_fields[name].annotation)) != [type(default)]:
         return given
     below = {key: getattr(default, key) for key in default.model_fields_set}
     return below | {
@@ -95,8 +96,23 @@ def _completed(owner: type[BaseModel], name: str, default: Any, given: Any) -> A
 
 
 def resolve(settings: BaseModel) -> dict[str, Any]:
-    """All settings, defaults included, as plain JSON values."""
+    """Settings as plain JSON values, defaults included, without what is no part of a fingerprint."""
     return settings.model_dump(mode="json")
+
+
+def changed(settings: S, changes: Mapping[str, Any]) -> S:
+    """The same settings with some of them replaced, table by table; what is not named stays, whatever it is.
+
+    Raises:
+        ValidationError: a change names no setting, or gives it a value that it cannot have.
+    """
+    return type(settings).model_validate(merge(_tables(settings), changes))
+
+
+def _tables(settings: BaseModel) -> dict[str, Any]:
+    """Every field, also those that `resolve` leaves out; settings within settings become tables."""
+    values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    return {name: _tables(value) if isinstance(value, BaseModel) else value for name, value in values.items()}
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -110,12 +126,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(where=str(path), expected="valid TOML", got=str(error), fix=fix) from None
 
 
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Tables merge key by key; anything else is replaced."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 
@@ -155,47 +171,8 @@ def _parse_value(text: str) -> Any:
     return parsed["value"] if parsed.keys() == {"value"} else text
 
 
-def _config_error(
-    error: ValidationError, path: Path, model: type[BaseModel], overrides: Sequence[str]
-) -> ConfigError:
-    """The first of pydantic's complaints as one message about one key."""
-    first = error.errors()[0]
-    location = first["loc"]
-    key = ".".join(str(part) for part in location) or "the recipe"
-    is_override = any(
-        key == name or key.startswith(f"{name}.") for name in (text.partition("=")[0] for text in overrides)
-    )
-    where = f"{'--set' if is_override else path}, key {key}"
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(model, location[:-1])
-        nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-        fix = (
-            f"Did you mean {nearest[0]!r}?" if nearest else f"Known keys here: {', '.join(known) or 'none'}."
-        )
-        return ConfigError(where=where, expected="a known key", got=repr(str(location[-1])), fix=fix)
-    if first["type"] == "missing":
-        return ConfigError(where=where, expected="a value", got="nothing", fix="Add this key.")
-    return ConfigError(
-        where=where,
-        expected=first["msg"].removeprefix("Input should be "),
-        got=repr(first["input"]),
-        fix="Correct this value.",
-    )
-
-
-def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
-    """The keys allowed at a place in nested settings; parts that name no field are list indices or tags."""
-    models = [model]
-    for part in location:
-        fields = [m.model_fields[part] for m in models if isinstance(part, str) and part in m.model_fields]
-        if fields:
-            models = [found for field in fields for found in _models_in(field.annotation)]
-    return sorted({name for m in models for name in m.model_fields})
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Every settings class inside an annotation such as `dict[str, A | B] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models_in(argument)
+def _where_given(path: Path, overrides: Sequence[str], key: str) -> str:
+    """Where a key came from: the file, or the command line."""
+    names = [text.partition("=")[0] for text in overrides]
+    is_override = any(key == name or key.startswith(f"{name}.") for name in names)
+    return f"{'--set' if is_override else path}, key {key}"

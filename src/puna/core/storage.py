@@ -1,14 +1,17 @@
 """Writing so that a crash or a full disk never leaves half a file where a whole one was."""
 
 import errno
+import json
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from puna.core.errors import StorageError
 
-__all__ = ["FULL_DISK", "is_failed_write", "storage_errors", "sync", "write_atomically"]
+__all__ = ["FULL_DISK", "is_failed_write", "storage_errors", "sync", "write_atomically", "write_json"]
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _FULL_TEXTS = (
@@ -70,3 +73,9 @@ def write_atomically(path: Path, text: str) -> None:
     sync(partial)
     partial.replace(path)
     sync(path.parent)
+
+
+def write_json(path: Path, content: Mapping[str, Any], *, indent: int = 2, ensure_ascii: bool = True) -> None:
+    """One JSON object as a text file that ends with a line end."""
+    text = json.dumps(content, indent=indent, ensure_ascii=ensure_ascii)
+    path.write_text(f"{text}\n", encoding="utf-8")

@@ -6,11 +6,11 @@ from pathlib import Path
 from puna.core.artifacts import StageContext
 from puna.core.errors import DataError
 from puna.core.grading import Grader
+from puna.core.items import Item
 from puna.core.records import Prompt, read_records, write_records
 from puna.core.stage import Metrics, stage
 from puna.evaluation.answers import Answered, Respondent
 from puna.evaluation.config import EvaluationConfig
-from puna.evaluation.items import Item
 from puna.evaluation.metrics import Measure, measures, table
 from puna.evaluation.win_rate import read_items, win_rates
 from puna.inference.chat_model import ChatModel

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from puna.core.intervals import mean_interval, wilson_interval
-from puna.evaluation.items import Item, Suite
+from puna.core.items import Item, Suite
 
 __all__ = ["Measure", "mean_of", "measures", "rate_of", "table"]
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 from puna.core.errors import DataError
 from puna.core.intervals import Interval, wilson_interval
+from puna.core.items import Item, Suite
 from puna.core.records import read_records
-from puna.evaluation.items import Item, Suite
 
 __all__ = ["WinRate", "read_items", "win_rate", "win_rates"]
 

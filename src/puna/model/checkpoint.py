@@ -5,7 +5,6 @@ Names map one to one; no tensor changes, since the rotary layout is Hugging Face
 written by the tokenizer.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from puna.core.errors import StorageError
+from puna.core.storage import write_json
 from puna.model.config import ModelConfig
 from puna.model.generation_config import GenerationConfig, write_generation_config
 from puna.model.heads import ScoreModel
@@ -178,9 +178,9 @@ def _save(
         return
     if n_shards > 1:
         total = {"total_size": sum(weight.numel() * stored.itemsize for weight in weights.values())}
-        _write_json(folder / "model.safetensors.index.json", {"metadata": total, "weight_map": index})
+        write_json(folder / "model.safetensors.index.json", {"metadata": total, "weight_map": index})
     values = config_to_hf(config, architecture=architecture, dtype=stored, token_ids=generation.token_ids())
-    _write_json(folder / "config.json", values)
+    write_json(folder / "config.json", values)
 
 
 def _whole(weight: Tensor) -> Tensor:
@@ -211,10 +211,6 @@ def _shards(n_bytes: Mapping[str, int], max_bytes: int) -> list[list[str]]:
         shards[-1].append(name)
         size += n
     return shards
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def _load(model: M, config: ModelConfig, folder: Path, dtype: torch.dtype, device: torch.device | str) -> M:

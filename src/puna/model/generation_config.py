@@ -1,6 +1,5 @@
 """generation_config.json: the special tokens of a model and how it is sampled by default, kept across stages."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from puna.core.config import Settings
+from puna.core.storage import write_json
 from puna.model.hf_config import GENERATION_CONFIG, broken, read_json
 
 __all__ = ["GenerationConfig", "read_generation_config", "write_generation_config"]
@@ -66,5 +66,5 @@ def read_generation_config(folder: Path) -> GenerationConfig:
 def write_generation_config(generation: GenerationConfig, folder: Path, *, max_length: int) -> None:
     """Write generation_config.json; max_length is the context, unless the settings hold one."""
     ids = {key: value for key, value in generation.token_ids().items() if value is not None}
-    content = json.dumps(ids | {"max_length": max_length} | generation.other, indent=2)
-    (folder / "generation_config.json").write_text(content + "\n", encoding="utf-8")
+    content = ids | {"max_length": max_length} | generation.other
+    write_json(folder / "generation_config.json", content)

@@ -49,16 +49,16 @@ def layouts_for(config: ModelConfig, n_gpus: int, *, gpus_per_node: int, tp: int
         degrees = [tp]
     else:
         degrees = [1, *(t for t in _TENSOR_PARALLEL if _why_not(config, t, n_gpus, gpus_per_node) is None)]
-    found = []
+    layouts = []
     for degree in degrees:
         n_data, per_node = n_gpus // degree, gpus_per_node // degree
         if degree == 1:
-            found.append(Layout(dp_replicate=n_data))
+            layouts.append(Layout(dp_replicate=n_data))
         if n_data > 1 or degree > 1:
-            found.append(Layout(dp_shard=n_data, tp=degree))
+            layouts.append(Layout(dp_shard=n_data, tp=degree))
         if n_data > per_node > 1 and n_data % per_node == 0:
-            found.append(Layout(dp_replicate=n_data // per_node, dp_shard=per_node, tp=degree))
-    return found
+            layouts.append(Layout(dp_replicate=n_data // per_node, dp_shard=per_node, tp=degree))
+    return layouts
 
 
 def check_tensor_parallel(config: ModelConfig, tp: int, *, n_gpus: int, gpus_per_node: int) -> None:

@@ -1,14 +1,14 @@
 """Settings of an ablation (App. A.2.1): the same text for every variant, and what each variant changes."""
 
 import re
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from puna.core.config import Settings, resolve
+from puna.core.config import Settings, changed
 from puna.core.errors import ConfigError
 from puna.core.machine import Machine
+from puna.core.validation import settings_error
 from puna.evaluation.decoding import DecodingConfig
 from puna.evaluation.text import TextEvaluationConfig
 from puna.pretraining.config import PretrainingConfig
@@ -73,23 +73,7 @@ class AblationRecipe(Settings):
         Raises:
             ConfigError: the variant changes something that is no setting, or to a value that is none.
         """
-        merged = _merge(resolve(self.pretraining), self.variants[variant])
         try:
-            return PretrainingConfig.model_validate(merged)
+            return changed(self.pretraining, self.variants[variant])
         except ValidationError as error:
-            first = error.errors()[0]
-            is_unknown = first["type"] == "extra_forbidden"
-            raise ConfigError(
-                where=".".join(["variants", variant, *map(str, first["loc"])]),
-                expected="a setting of pretraining" if is_unknown else first["msg"],
-                got=repr(first["input"]),
-                fix="Correct this key." if is_unknown else "Correct this value.",
-            ) from None
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
-    return merged
+            raise settings_error(error, PretrainingConfig, lambda key: f"variants.{variant}.{key}") from None

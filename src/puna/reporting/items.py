@@ -1,30 +1,10 @@
-"""Reads what each version answered: evaluation items, as far as the report shows them."""
+"""Reads what each version answered: evaluation items and their scores."""
 
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict
-
-from puna.core.records import Message, read_records
+from puna.core.items import Item
+from puna.core.records import read_records
 from puna.reporting.run_folder import Artifact
 
-__all__ = ["Item", "read_items", "scores_by_prompt"]
-
-
-class Item(BaseModel):
-    """One graded answer; fields that the report does not show are ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    id: str
-    suite: str = ""
-    """Kind of prompt: helpful, adversarial, borderline, constraint."""
-    messages: tuple[Message, ...]
-    turn: int | None = None
-    """User turn of a dialog with a standing instruction."""
-    response: str
-    grade: dict[str, Any] | None = None
-    rm_helpfulness: float | None = None
-    rm_safety: float | None = None
+__all__ = ["read_items", "scores_by_prompt"]
 
 
 def read_items(evaluation: Artifact) -> list[Item]:

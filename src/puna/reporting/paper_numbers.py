@@ -9,8 +9,10 @@ __all__ = [
     "CONTEXT_LONG",
     "CONTEXT_SHORT",
     "DATA_STATISTICS",
+    "DISTILLATION_MEDIANS",
     "EVOLUTION",
     "FALSE_REFUSAL",
+    "FINAL_LOSSES",
     "LANGUAGES",
     "PRONOUNS",
     "RATING_SHARES",
@@ -88,6 +90,12 @@ VIOLATION = {"7B": 3.0, "13B": 3.0, "34B": 7.0, "70B": 4.0}
 
 FALSE_REFUSAL = {"helpfulness prompts": 0.05, "borderline prompts": 27.0}
 """Section 4.2.3, percent with all safety data."""
+
+DISTILLATION_MEDIANS = {"without": 0.75, "generic": 0.82, "template": 0.87}
+"""Figure 16a, median safety score by kind of preprompt, read off the chart by eye."""
+
+FINAL_LOSSES = {"7B": "1.74", "13B": "1.67", "34B": "1.57", "70B": "1.50"}
+"""Figure 5 at 2 T tokens, nats per token, read off the chart by eye."""
 
 CONTEXT_LONG = {
     "2k": {

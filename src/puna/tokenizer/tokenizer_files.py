@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from puna.core.storage import write_json
 from puna.tokenizer.sentencepiece_backend import SentencePieceBackend
 from puna.tokenizer.special_tokens import SideFiles
 
@@ -22,12 +23,12 @@ def write_sentencepiece(backend: SentencePieceBackend, config: Mapping[str, Any]
     Args:
         config: The tokens with a role, the context length and the chat template.
     """
-    _write_json(folder / TOKENIZER_JSON, json.loads(backend.fast.to_str()))
+    _write(folder / TOKENIZER_JSON, json.loads(backend.fast.to_str()))
     specials = {key: value for key, value in config.items() if key.endswith("_token")}
     # LlamaTokenizer would build another backend and ignore the normalizer of tokenizer.json.
     flags = {"add_bos_token": True, "add_eos_token": False, "clean_up_tokenization_spaces": False}
-    _write_json(folder / CONFIG_FILE, {"tokenizer_class": "PreTrainedTokenizerFast", **config, **flags})
-    _write_json(folder / SPECIALS_FILE, specials)
+    _write(folder / CONFIG_FILE, {"tokenizer_class": "PreTrainedTokenizerFast", **config, **flags})
+    _write(folder / SPECIALS_FILE, specials)
     (folder / MODEL_FILE).write_bytes(backend.model)
 
 
@@ -39,9 +40,9 @@ def write_imported(content: bytes, files: SideFiles, config: Mapping[str, Any], 
     specials = {key: value for key, value in config.items() if key.endswith("_token")}
     # transformers must read this very tokenizer.json, not build a tokenizer of its own.
     base = {"clean_up_tokenization_spaces": False, **files.tokenizer_config}
-    _write_json(folder / CONFIG_FILE, {**base, **config, "tokenizer_class": "PreTrainedTokenizerFast"})
-    _write_json(folder / SPECIALS_FILE, {**files.special_tokens_map, **specials})
+    _write(folder / CONFIG_FILE, {**base, **config, "tokenizer_class": "PreTrainedTokenizerFast"})
+    _write(folder / SPECIALS_FILE, {**files.special_tokens_map, **specials})
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    write_json(path, content, indent=1, ensure_ascii=False)

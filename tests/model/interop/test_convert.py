@@ -114,10 +114,30 @@ def test_a_tokenizer_that_cannot_be_saved_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_any_folder_name_is_a_plain_target(make_folder: MakeFolder, tmp_path: Path) -> None:
-    (tmp_path / "a b").mkdir()
-    run(make_folder(), tmp_path / "a b" / "70b é.v1", "meta")
-    assert (tmp_path / "a b" / "70b é.v1" / "params.json").is_file()
+@pytest.mark.parametrize("kind", ["meta", "hf", "gguf"])
+@pytest.mark.parametrize("name", ["70b é.v1", "model.gguf", "50%20 'q';$HOME", "-out", ".hidden"])
+def test_any_folder_name_is_a_plain_target(
+    make_folder: MakeFolder, tmp_path: Path, name: str, kind: str
+) -> None:
+    """The name is a name: what is written there is what `plain` gets, and nothing is left beside it."""
+    folder, place = make_folder(), tmp_path / "a b"
+    place.mkdir()
+    for target in (tmp_path / "plain", place / name):
+        run(folder, target, kind)
+    assert [path.name for path in place.iterdir()] == [name]
+    if kind == "gguf":  # its header holds the name
+        (config, tensors), (plain_config, plain) = map(read_all, (place / name, tmp_path / "plain"))
+        assert config == plain_config
+        assert_same_bits(plain, tensors)
+    else:
+        assert contents(place / name) == contents(tmp_path / "plain")
+
+
+def contents(target: Path) -> dict[str, bytes]:
+    """Bytes of every file of a conversion but its manifest, which holds times."""
+    files = [path for path in target.rglob("*") if path.is_file() and path.name != "manifest.json"]
+    assert files
+    return {path.relative_to(target).as_posix(): path.read_bytes() for path in files}
 
 
 def read_all(path: Path) -> tuple[ModelConfig, dict[str, torch.Tensor]] | None:

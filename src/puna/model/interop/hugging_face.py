@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from puna.core.storage import write_json
 from puna.model.checkpoint import MAX_SHARD_BYTES, opened, stored_tensors
 from puna.model.config import ModelConfig
 from puna.model.generation_config import GenerationConfig, read_generation_config, write_generation_config
@@ -106,7 +107,7 @@ class HuggingFaceLayout(Layout):
         if len(self._headers) > 1:
             total = {"total_size": sum(info.n_bytes for info in self.tensors.values())}
             files = {name: file for name, (file, _) in self._places.items()}
-            _write_json(folder / "model.safetensors.index.json", {"metadata": total, "weight_map": files})
+            write_json(folder / "model.safetensors.index.json", {"metadata": total, "weight_map": files})
         dtype = next(iter(self.tensors.values())).dtype
         values = config_to_hf(
             self._config,
@@ -114,7 +115,7 @@ class HuggingFaceLayout(Layout):
             dtype=dtype,
             token_ids=self._generation.token_ids(),
         )
-        _write_json(folder / "config.json", values)
+        write_json(folder / "config.json", values)
         write_generation_config(self._generation, folder, max_length=self._config.max_seq_len)
         if self._tokenizer is not None:
             self._tokenizer.save(folder, max_seq_len=self._config.max_seq_len)
@@ -148,7 +149,3 @@ def _header(tensors: Mapping[str, TensorInfo]) -> bytes:
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -3,13 +3,11 @@
 import numpy as np
 
 from puna.reporting.blocks import DASH, Block, Cell, Drawing, Section, Table, percent, plain
+from puna.reporting.paper_numbers import DISTILLATION_MEDIANS
 from puna.reporting.run_folder import Artifact, RunFolder
 from puna.reporting.style import FAINT, SERIES, describe, legend, new_figure
 
 __all__ = ["context_distillation"]
-
-PAPER_MEDIANS = {"without": 0.75, "generic": 0.82, "template": 0.87}
-"""Figure 16a, median safety score, read off the chart by eye."""
 
 
 def context_distillation(run: RunFolder) -> Section:
@@ -29,7 +27,7 @@ def _table(artifact: Artifact) -> Table:
     rows = [
         (
             Cell(f"median safety score, {kind}"),
-            plain(PAPER_MEDIANS.get(kind), digits=2),
+            plain(DISTILLATION_MEDIANS.get(kind), digits=2),
             plain(value, digits=3),
         )
         for kind, value in found.get("median_safety", {}).items()

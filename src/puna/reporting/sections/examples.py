@@ -1,7 +1,8 @@
 """What every version answered to the same prompts: a few of each kind, chosen by order, not by result."""
 
+from puna.core.items import Item
 from puna.reporting.blocks import Examples, Paragraph, Section
-from puna.reporting.items import Item, read_items
+from puna.reporting.items import read_items
 from puna.reporting.run_folder import RunFolder
 
 __all__ = ["examples"]
@@ -25,7 +26,7 @@ def examples(run: RunFolder) -> Section:
     last_turn = max((item.turn or 0 for item in first.values()), default=0)
     for item in first.values():
         if item.id in shared and item.turn in (None, last_turn):
-            by_group.setdefault(item.suite or "prompts", []).append(item)
+            by_group.setdefault(item.suite, []).append(item)
     blocks = [
         _block(item, group, answers)
         for group, items in by_group.items()
@@ -58,15 +59,12 @@ def _block(item: Item, group: str, answers: dict[str, dict[str, Item]]) -> Examp
 
 def _verdict(item: Item) -> str:
     """The grade and the scores in a few words."""
-    grade, words = item.grade or {}, []
-    if grade.get("is_violation"):
-        words.append("violation")
-    if grade.get("is_refusal"):
-        words.append("refusal")
-    if grade.get("keeps_constraint") is not None:
-        words.append("constraint kept" if grade["keeps_constraint"] else "constraint broken")
-    if grade.get("helpfulness") is not None:
-        words.append(f"{100 * grade['helpfulness']:.0f} points")
+    grade, words = item.grade, []
+    if grade is not None:
+        words += ["violation"] * grade.is_violation + ["refusal"] * grade.is_refusal
+        if grade.keeps_constraint is not None:
+            words.append("constraint kept" if grade.keeps_constraint else "constraint broken")
+        words.append(f"{100 * grade.helpfulness:.0f} points")
     scores = (("helpful", item.rm_helpfulness), ("safe", item.rm_safety))
     rated = [f"{score:.2f} {name}" for name, score in scores if score is not None]
     if rated:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 
 from puna.reporting.blocks import Cell, Drawing, Table, plain
+from puna.reporting.paper_numbers import FINAL_LOSSES
 from puna.reporting.run_folder import Artifact
 from puna.reporting.style import SERIES, describe, legend, new_figure, shade
 
@@ -15,8 +16,8 @@ MAX_POINTS = 400
 """More points than this are averaged in equal runs: a page needs no more."""
 
 HELD_OUT_SPLITS = ("validation", "held_out")
-PAPER_ENDS = "7B 1.74, 13B 1.67, 34B 1.57, 70B 1.50"
-"""Figure 5 at 2 T tokens, nats, read off the chart by eye."""
+PAPER_ENDS = ", ".join(f"{model} {loss}" for model, loss in FINAL_LOSSES.items())
+"""The end of each curve of Figure 5, in words."""
 
 SIZES_DIFFER = 1.2
 """Models whose parameters differ by more are called sizes."""
