@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from puna.core.artifacts import StageContext
 from puna.core.seeding import derive_seed
@@ -97,7 +96,7 @@ def _compare_with_interrupted_run(request: Request, context: StageContext, *, ac
 
 def _initial_model(
     config: PretrainingConfig, sizes: ModelConfig, context: StageContext, ranks: Ranks
-) -> nn.Module:
+) -> Transformer:
     """Random weights by the seed: the same on one process and cut into pieces on many."""
     seed = derive_seed(context.seed, "weights")
     if not isinstance(ranks, TorchrunRanks):
