@@ -62,7 +62,7 @@ def test_it_ends_with_the_result(inputs: Path, tmp_path: Path, capsys) -> None:
         (["--set", "parallel.tp=2"], "the 1 processes that were started"),
         (["--set", "pretraining.loop.warmup_steps=31"], "warmup_steps"),
         (["--set", "pretraining.lop.warmup_steps=3"], "Did you mean 'loop'"),
-        (["--data", "/nonexistent"], "no such file"),
+        (["--data", "/nonexistent"], "/nonexistent: expected an existing file or folder"),
         (["--tokenizer", "/nonexistent"], "/nonexistent"),
     ],
 )

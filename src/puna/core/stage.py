@@ -80,6 +80,7 @@ class Stage(Generic[C]):
         self.keeps_state = keeps_state
         self.name = build.__name__
         self.config_class, self.parameters = _read_signature(build)
+        self.__signature__ = _signature_of_calls(build)
 
     def __call__(
         self,
@@ -179,6 +180,14 @@ def stage(
         return Stage(build, kind=kind, labels=labels, keeps_state=keeps_state)
 
     return declare
+
+
+def _signature_of_calls(build: Callable[..., Metrics]) -> inspect.Signature:
+    """How a stage is called: the function's keywords, and in place of its context those of every stage."""
+    config, _, *own = inspect.signature(build).parameters.values()
+    shared = inspect.signature(Stage.__call__).parameters.values()
+    keywords = [p for p in (*own, *shared) if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    return inspect.Signature([config, *keywords])
 
 
 def _read_signature(build: Callable[..., Metrics]) -> tuple[type[Settings], tuple[Parameter, ...]]:
