@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Protocol, Union
 
 import pytest
 import torch
-from puna.core.side_by_side import run_side_by_side
 from pydantic import Field
 
 from puna.core.artifacts import StageContext, read_manifest, verify
@@ -18,6 +17,7 @@ from puna.core.inputs import InputSource
 from puna.core.machine import Machine
 from puna.core.progress import quiet
 from puna.core.stage import Aside, Metrics, Stage, stage
+from puna.recipe.side_by_side import run_side_by_side
 
 
 class FileSource(InputSource):
