@@ -29,8 +29,6 @@ from puna.inference.slots import SlotTable
 from puna.inference.stop import StreamedText
 from puna.inference.weights import compute_dtype
 from puna.model.blockwise_attention import BLOCK_TOKENS, ROW_MULTIPLE
-from puna.model.config import ModelConfig
-from puna.model.rope_scaling import DynamicNTKScaling
 from puna.model.transformer import Transformer
 
 __all__ = ["Completion", "Engine", "TextTokenizer"]
@@ -164,7 +162,7 @@ class Engine:
             ShapeError: the prompt is empty, leaves no room in the context, or can never fit the cache.
         """
         state = self._state()
-        n_prompt, context = len(request.prompt), _context(self.model.config)
+        n_prompt, context = len(request.prompt), self.model.config.max_seq_len
         request_id = self._n_submitted
         if not 0 < n_prompt < context:
             raise _no_room(f"request {request_id}", context, n_prompt)
@@ -398,7 +396,7 @@ class Engine:
         return self.model.tok_embeddings.weight.device
 
     def _check(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
-        context = _context(self.model.config)
+        context = self.model.config.max_seq_len
         if len(seeds) != len(prompts):
             raise ShapeError(
                 where="generate",
@@ -409,16 +407,6 @@ class Engine:
         for index, prompt in enumerate(prompts):
             if not 0 < len(prompt) < context:
                 raise _no_room(f"prompt {index}", context, len(prompt))
-
-
-def _context(config: ModelConfig) -> int:
-    """Tokens of prompt and response together.
-
-    Dynamic NTK scaling would turn all keys of a text anew once it outgrows the trained context, and so make a
-    token's bits depend on how the text was cut: the engine stays within that context.
-    """
-    scaling = config.rope_scaling
-    return scaling.original_max_seq_len if isinstance(scaling, DynamicNTKScaling) else config.max_seq_len
 
 
 def _no_room(where: str, context: int, n_tokens: int) -> ShapeError:

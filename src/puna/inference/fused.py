@@ -166,11 +166,9 @@ class FusedTransformer(Transformer):
         head = trained.tok_embeddings if trained.config.tie_embeddings else trained.output
         self.add_module("output", project(head.weight))
 
-    def angles(
-        self, positions: Int[Tensor, "batch_or_1 seq"], document_ids: Int[Tensor, "batch seq"] | None
-    ) -> Rotation:
+    def angles(self, positions: Int[Tensor, "batch_or_1 seq"]) -> Rotation:
         """For `turn`."""
-        return whole_angles(super().angles(positions, document_ids))
+        return whole_angles(super().angles(positions))
 
     def logits(self, hidden: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         """Unnormalized log-probabilities of the next token, in float32."""

@@ -98,7 +98,7 @@ class Transformer(nn.Module):
         if positions is None:
             self._check_length(n_new)
             positions = cache.positions(n_new) if cache else torch.arange(n_new, device=tokens.device)[None]
-        angles = self.angles(positions, document_ids)
+        angles = self.angles(positions)
         mask = attention_mask(n_new, document_ids=document_ids, cache=cache, head_dim=self.config.head_dim)
         x = self.tok_embeddings(tokens)
         for layer in self.layers:
@@ -112,16 +112,11 @@ class Transformer(nn.Module):
         """The matrix that makes logits."""
         return self.tok_embeddings.weight if self.config.tie_embeddings else self.output.weight
 
-    def angles(
-        self, positions: Int[Tensor, "batch_or_1 seq"], document_ids: Int[Tensor, "batch seq"] | None
-    ) -> Rotation:
+    def angles(self, positions: Int[Tensor, "batch_or_1 seq"]) -> Rotation:
         """The rotary angles of a forward pass, made once for all layers."""
+        config = self.config
         return rotation(
-            positions,
-            head_dim=self.config.head_dim,
-            theta=self.config.rope_theta,
-            scaling=self.config.rope_scaling,
-            document_ids=document_ids,
+            positions, head_dim=config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling
         )
 
     def logits(self, hidden: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
