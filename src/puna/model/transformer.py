@@ -6,13 +6,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from puna.core.errors import ShapeError
-from puna.model.attention import Attention, AttentionMask, attention_mask
+from puna.model.attention import Attention, AttentionMask, Cache, attention_mask
 from puna.model.blockwise_attention import full_rows
 from puna.model.config import ModelConfig
 from puna.model.feed_forward import FeedForward
 from puna.model.handwritten import BlockWeights, suits_block, train_block
 from puna.model.init import init_weights
-from puna.model.kv_cache import KVCache
 from puna.model.rope import Rotation, rotation
 
 __all__ = ["RMSNorm", "Transformer", "TransformerBlock"]
@@ -43,7 +42,7 @@ class TransformerBlock(nn.Module):
         """Whether training may use handwritten gradients, which make their own matrix products."""
 
     def forward(
-        self, x: Float[Tensor, "batch seq dim"], angles: Rotation, mask: AttentionMask, cache: KVCache | None
+        self, x: Float[Tensor, "batch seq dim"], angles: Rotation, mask: AttentionMask, cache: Cache | None
     ) -> Float[Tensor, "batch seq dim"]:
         if self.may_handwrite and cache is None and suits_block(x, self.attention.wq.weight):
             return train_block(x, self._weights(), angles, mask, eps=self.attention_norm.eps)
@@ -82,7 +81,7 @@ class Transformer(nn.Module):
         *,
         positions: Int[Tensor, "batch_or_1 seq"] | None = None,
         document_ids: Int[Tensor, "batch seq"] | None = None,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
         """States after the final norm; logits of chosen positions are made from them.
 
@@ -99,12 +98,12 @@ class Transformer(nn.Module):
             self._check_length(n_new)
             positions = cache.positions(n_new) if cache else torch.arange(n_new, device=tokens.device)[None]
         angles = self.angles(positions)
-        mask = attention_mask(n_new, document_ids=document_ids, cache=cache, head_dim=self.config.head_dim)
+        mask = cache.mask(n_new) if cache else attention_mask(document_ids, head_dim=self.config.head_dim)
         x = self.tok_embeddings(tokens)
         for layer in self.layers:
             x = layer(x, angles, mask, cache)
         if cache:
-            cache.length += n_new
+            cache.advance(n_new)
         return self.norm(x)
 
     @property
@@ -130,7 +129,7 @@ class Transformer(nn.Module):
         *,
         positions: Int[Tensor, "batch seq"] | None = None,
         document_ids: Int[Tensor, "batch seq"] | None = None,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "batch seq vocab"]:
         """Logits at every position."""
         return self.logits(self.hidden(tokens, positions=positions, document_ids=document_ids, cache=cache))

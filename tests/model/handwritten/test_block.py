@@ -69,7 +69,7 @@ def test_gradcheck_attention(
 ) -> None:
     q, k, v = draws(*((batch, n, seq, head_dim) for n in (n_kv * n_shared, n_kv, n_kv)))
     ids = (torch.arange(seq) // 2).expand(batch, seq) if packed else torch.zeros(1, seq, dtype=torch.int64)
-    mask = attention_mask(seq, document_ids=ids)
+    mask = attention_mask(ids)
     assert isinstance(mask, Tensor)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("puna.model.handwritten.causal_attention.QUERY_BLOCK", 2)
@@ -101,7 +101,7 @@ def run(block: TransformerBlock, n_tokens: int, packed: bool, forward: Callable[
     upstream = torch.randn(2, n_tokens, 32, generator=source)
     ids = (torch.arange(n_tokens) // 7).expand(2, n_tokens) if packed else None
     angles = rotation(torch.arange(n_tokens)[None], head_dim=8, theta=10_000.0)
-    out = forward(x, angles, attention_mask(n_tokens, document_ids=ids), None)
+    out = forward(x, angles, attention_mask(ids), None)
     return out.detach(), list(torch.autograd.grad((out * upstream).sum(), [x, *block.parameters()]))
 
 
