@@ -8,9 +8,9 @@ import torch
 from memory_probe import peak_bytes
 from puna.model import ModelConfig, Transformer
 from puna.model import transformer as transformer_module
-from puna.model.activation_memory import StepShape
 from puna.model.attention import MATMUL_MAX_KEYS
 from puna.model.config import PRESETS
+from puna.planning.activation_memory import StepShape
 from puna.planning.layouts import Layout
 from puna.planning.memory import PARTS, Moment, StepPlan, memory_plan
 from puna.training.linear_cross_entropy import CHUNK_ROWS

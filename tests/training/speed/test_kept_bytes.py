@@ -1,4 +1,4 @@
-"""What a checkpointed block holds after its forward pass is what model/activation_memory.py says."""
+"""What a checkpointed block holds after its forward pass is what planning/activation_memory.py says."""
 
 import pytest
 import torch
@@ -6,8 +6,8 @@ import torch
 from memory_probe import held_bytes
 from puna.model import ModelConfig, Transformer
 from puna.model import transformer as transformer_module
-from puna.model.activation_memory import StepShape, kept_block_bytes
 from puna.model.rope import rotation
+from puna.planning.activation_memory import StepShape, kept_block_bytes
 from puna.training.speed.checkpointing import checkpointed
 from puna.training.speed.config import Checkpointing
 

@@ -6,9 +6,9 @@ import torch
 from memory_probe import saved_bytes
 from puna.model import ModelConfig, Transformer
 from puna.model import transformer as transformer_module
-from puna.model.activation_memory import StepShape, block_bytes, kept_block_bytes, weight_copy_bytes
 from puna.model.config import PRESETS
 from puna.model.rope import rotation
+from puna.planning.activation_memory import StepShape, block_bytes, kept_block_bytes, weight_copy_bytes
 
 TURN_BYTES = 8
 """A complex number: the rotation, which each block by hand makes for itself, one for each position and pair."""

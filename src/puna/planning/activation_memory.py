@@ -5,13 +5,12 @@ The residual stream is float32, products are made in the compute dtype ("low"). 
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from puna.model.config import ModelConfig
 from puna.model.handwritten.causal_attention import KEPT_MAX_SEQ, QUERY_BLOCK
+from puna.training.speed.config import Checkpointing
 
 __all__ = [
-    "Checkpointing",
     "StepShape",
     "block_bytes",
     "block_workspace_bytes",
@@ -19,9 +18,6 @@ __all__ = [
     "loss_workspace_bytes",
     "weight_copy_bytes",
 ]
-
-Checkpointing = Literal["none", "selective", "full"]
-"""What is made again backwards: nothing, all but the projections' products and fused attention, all but the input."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
