@@ -110,8 +110,7 @@ class FusedBlock(TransformerBlock):
         if cache:
             q, k, v = self.enter(self, x, angles)
             return self.leave(self, x, cache.attend(self.attention.layer, q, k, v, mask))
-        h = x + self.attention(self.attention_norm(x), angles, mask, cache)
-        return h + self.feed_forward(self.ffn_norm(h))
+        return super().forward(x, angles, mask, cache)
 
     def before_attention(
         self, x: Float[Tensor, "batch seq dim"], angles: Rotation

@@ -10,7 +10,6 @@ from puna.model.attention import Attention, AttentionMask, Cache, attention_mask
 from puna.model.blockwise_attention import full_rows
 from puna.model.config import ModelConfig
 from puna.model.feed_forward import FeedForward
-from puna.model.handwritten import BlockWeights, suits_block, train_block
 from puna.model.init import init_weights
 from puna.model.rope import Rotation, rotation
 
@@ -30,7 +29,7 @@ class RMSNorm(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """h = x + attention(norm(x)); out = h + feed_forward(norm(h))."""
+    """Attention and feed-forward, each behind its norm and added to the residual stream."""
 
     def __init__(self, config: ModelConfig, *, layer: int) -> None:
         super().__init__()
@@ -38,28 +37,12 @@ class TransformerBlock(nn.Module):
         self.attention = Attention(config, layer=layer)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
         self.feed_forward = FeedForward(config)
-        self.may_handwrite = True
-        """Whether training may use handwritten gradients, which make their own matrix products."""
 
     def forward(
         self, x: Float[Tensor, "batch seq dim"], angles: Rotation, mask: AttentionMask, cache: Cache | None
     ) -> Float[Tensor, "batch seq dim"]:
-        if self.may_handwrite and cache is None and suits_block(x, self.attention.wq.weight):
-            return train_block(x, self._weights(), angles, mask, eps=self.attention_norm.eps)
         h = x + self.attention(self.attention_norm(x), angles, mask, cache)
         return h + self.feed_forward(self.ffn_norm(h))
-
-    def _weights(self) -> BlockWeights:
-        a, f = self.attention, self.feed_forward
-        projections = (a.wq.weight, a.wk.weight, a.wv.weight, a.wo.weight)
-        return BlockWeights(
-            self.attention_norm.weight,
-            *projections,
-            self.ffn_norm.weight,
-            f.w1.weight,
-            f.w2.weight,
-            f.w3.weight,
-        )
 
 
 class Transformer(nn.Module):
@@ -92,10 +75,10 @@ class Transformer(nn.Module):
         Raises:
             ShapeError: the row is longer than the context.
         """
-        assert cache is None or document_ids is None, "a cache holds one document a row"
+        assert cache is None or document_ids is None, "a cache holds one document per row"
         n_new = tokens.shape[1]
         if positions is None:
-            self._check_length(n_new)
+            _check_length(n_new, self.config)
             positions = cache.positions(n_new) if cache else torch.arange(n_new, device=tokens.device)[None]
         angles = self.angles(positions)
         mask = cache.mask(n_new) if cache else attention_mask(document_ids, head_dim=self.config.head_dim)
@@ -106,17 +89,15 @@ class Transformer(nn.Module):
             cache.advance(n_new)
         return self.norm(x)
 
+    def angles(self, positions: Int[Tensor, "batch_or_1 seq"]) -> Rotation:
+        """The rotary angles of a forward pass, made once for all layers."""
+        c = self.config
+        return rotation(positions, head_dim=c.head_dim, theta=c.rope_theta, scaling=c.rope_scaling)
+
     @property
     def output_weight(self) -> Float[Tensor, "vocab dim"]:
         """The matrix that makes logits."""
         return self.tok_embeddings.weight if self.config.tie_embeddings else self.output.weight
-
-    def angles(self, positions: Int[Tensor, "batch_or_1 seq"]) -> Rotation:
-        """The rotary angles of a forward pass, made once for all layers."""
-        config = self.config
-        return rotation(
-            positions, head_dim=config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling
-        )
 
     def logits(self, hidden: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         """Unnormalized log-probabilities of the next token, in float32."""
@@ -134,11 +115,12 @@ class Transformer(nn.Module):
         """Logits at every position."""
         return self.logits(self.hidden(tokens, positions=positions, document_ids=document_ids, cache=cache))
 
-    def _check_length(self, n_tokens: int) -> None:
-        if n_tokens > self.config.max_seq_len:
-            raise ShapeError(
-                where="model input",
-                expected=f"at most {self.config.max_seq_len} tokens (the model's context)",
-                got=f"{n_tokens}",
-                fix="Shorten the text or train with a longer context.",
-            )
+
+def _check_length(n_tokens: int, config: ModelConfig) -> None:
+    if n_tokens > config.max_seq_len:
+        raise ShapeError(
+            where="model input",
+            expected=f"at most {config.max_seq_len} tokens (the model's context)",
+            got=f"{n_tokens}",
+            fix="Shorten the text or train with a longer context.",
+        )

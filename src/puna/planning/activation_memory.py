@@ -7,8 +7,8 @@ The residual stream is float32, products are made in the compute dtype ("low"). 
 from dataclasses import dataclass
 
 from puna.model.config import ModelConfig
-from puna.model.handwritten.causal_attention import KEPT_MAX_SEQ, QUERY_BLOCK
 from puna.training.speed.config import Checkpointing
+from puna.training.speed.handwritten.causal_attention import KEPT_MAX_SEQ, QUERY_BLOCK
 
 __all__ = [
     "StepShape",

@@ -13,6 +13,7 @@ from puna.rlhf.ppo_config import PPOConfig
 from puna.rlhf.ppo_loss import policy_loss, value_loss
 from puna.rlhf.rollout import response_logprobs, response_values
 from puna.training.optimizer import OptimizerConfig, average_and_clip_gradients, make_optimizer
+from puna.training.speed import SpeedConfig, faster_blocks
 
 __all__ = ["joint_optimizer", "update"]
 
@@ -40,10 +41,11 @@ def update(
     Raises:
         NumericsError: a loss or gradient is not finite; that step is not taken.
     """
-    steps = [
-        _mini_batch_step(models, optimizer, experience.rows(rows), config, iteration=iteration)
-        for rows in order.split(config.mini_batch_size)
-    ]
+    with faster_blocks(models.policy, SpeedConfig()), faster_blocks(models.critic, SpeedConfig()):
+        steps = [
+            _mini_batch_step(models, optimizer, experience.rows(rows), config, iteration=iteration)
+            for rows in order.split(config.mini_batch_size)
+        ]
     n_tokens = sum(step["n_tokens"] for step in steps)
     sums = ("policy_loss", "value_loss", "clip_fraction", "approx_kl")
     metrics = {name: sum(step[name] for step in steps) / n_tokens for name in sums}
