@@ -11,21 +11,10 @@ from puna.model.blockwise_attention import full_rows
 from puna.model.config import ModelConfig
 from puna.model.feed_forward import FeedForward
 from puna.model.init import init_weights
+from puna.model.rms_norm import RMSNorm
 from puna.model.rope import Rotation, rotation
 
-__all__ = ["RMSNorm", "Transformer", "TransformerBlock"]
-
-
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) in float32, cast back, times a weight (Zhang and Sennrich 2019)."""
-
-    def __init__(self, dim: int, eps: float) -> None:
-        super().__init__()
-        self.eps, self.weight = eps, nn.Parameter(torch.ones(dim))
-
-    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        wide = x.float()
-        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).type_as(x) * self.weight
+__all__ = ["Transformer", "TransformerBlock"]
 
 
 class TransformerBlock(nn.Module):

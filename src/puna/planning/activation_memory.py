@@ -1,7 +1,7 @@
 """Bytes that a training step keeps for its backward pass, from the sizes alone; closed forms that the tests count.
 
 The residual stream is float32, products are made in the compute dtype ("low"). Blocks are the plain ones or those of
-`handwritten/`. Compiled blocks keep less: the compiler makes again what is cheap.
+`training/speed/handwritten/`. Compiled blocks keep less: the compiler makes again what is cheap.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class StepShape:
     low: int = 2
     """Bytes of a number in products: 2 under bfloat16 autocast, 4 in float32."""
     is_by_hand: bool = False
-    """Blocks of `handwritten/`, not the plain ones."""
+    """Blocks of `training/speed/handwritten/`, not the plain ones."""
     is_fused: bool = True
     """Attention by a fused kernel, which keeps no probabilities; False is the products of a CPU."""
     tp: int = 1
