@@ -7,13 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from puna.model.checkpoint import hf_name
 from puna.model.config import ModelConfig
 from puna.model.hf_config import config_to_hf
-from puna.model.rope_scaling import (
-    DynamicNTKScaling,
-    LinearScaling,
-    Llama3Scaling,
-    RopeScaling,
-    YarnScaling,
-)
+from puna.model.rope_scaling import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling
 from puna.model.transformer import Transformer
 
 __all__ = ["configs", "scalings", "sharpened", "text", "twin"]
@@ -24,7 +18,6 @@ def scalings() -> st.SearchStrategy[RopeScaling]:
     factor, trained = st.sampled_from([1.0, 1.5, 2.0, 4.0, 8.0]), st.sampled_from([8, 12, 64])
     return st.one_of(
         st.builds(LinearScaling, factor=factor),
-        st.builds(DynamicNTKScaling, factor=factor, original_max_seq_len=trained),
         st.builds(
             Llama3Scaling,
             factor=factor,
@@ -51,7 +44,6 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     usual_head_dim = 2 * draw(st.integers(2, 5))
     custom_head_dim = draw(st.sampled_from([None, None, 4, 6, 16]))
     scaling = draw(st.none() | scalings())
-    is_dynamic = isinstance(scaling, DynamicNTKScaling)
     return ModelConfig(
         dim=n_heads * usual_head_dim,
         n_layers=draw(st.integers(1, 3)),
@@ -63,7 +55,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         norm_eps=draw(st.sampled_from([1e-6, 1e-5, 1e-2])),
         rope_theta=draw(st.sampled_from([100.0, 10_000.0, 1e6])),
         rope_scaling=scaling,
-        max_seq_len=scaling.max_seq_len if is_dynamic else draw(st.integers(24, 64)),
+        max_seq_len=draw(st.integers(24, 64)),
         tie_embeddings=draw(st.booleans()),
     )
 

@@ -97,6 +97,15 @@ def test_imports_point_down(name: str) -> None:
         assert not wrong
 
 
+def test_imported_tokenizers_lie_below_our_own() -> None:
+    """What serves other makers' tokenizers knows what all share, and nothing of ours that is built on it."""
+    shared = {f"puna.tokenizer.{name}" for name in ("backend", "chat_format", "dialog_tokens")}
+    below = {name for name in FILES if name.startswith("puna.tokenizer.imported")}
+    targets = {target for name in below for _, target in imports(name, parse(name))}
+    assert below
+    assert {name for name in targets if package_of(name) == "tokenizer"} <= shared | below
+
+
 @MODULES
 def test_own_code_is_imported_at_the_top_only(name: str) -> None:
     functions = [n for n in ast.walk(parse(name)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]

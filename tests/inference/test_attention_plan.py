@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from puna.inference.attention_plan import Heads, Pieces, plan_attention
+from puna.inference.paged_cache import Alone, PagedCache, Pairs
 from puna.model.blockwise_attention import BLOCK_TOKENS
 from puna.model.config import ModelConfig
-from puna.model.paged_cache import Alone, PagedCache, Pairs
 
 CONFIG = ModelConfig(dim=32, n_layers=1, n_heads=4, n_kv_heads=2, vocab_size=11, hidden_dim=32)
 LENGTHS = np.array([1, 64, 65, 130])

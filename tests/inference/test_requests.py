@@ -11,7 +11,6 @@ from puna.inference.sampling import SamplingConfig
 from puna.model.accounting import kv_cache_bytes
 from puna.model.blockwise_attention import BLOCK_TOKENS
 from puna.model.config import ModelConfig
-from puna.model.rope_scaling import DynamicNTKScaling
 from puna.model.transformer import Transformer
 
 GREEDY = SamplingConfig(temperature=0, max_new_tokens=20)
@@ -142,19 +141,6 @@ def test_a_text_longer_than_the_whole_cache_is_refused_by_name(tokenizer: TextTo
         engine.run([Request(prompt=[1] * n, sampling=long, seed=0) for n in (1, 29)])
     assert engine.n_live == 0
     assert len(engine.run([Request(prompt=[1] * 28, sampling=long, seed=0)])[0].token_ids) <= 100
-
-
-def test_dynamic_rotary_scaling_ends_at_the_trained_context(
-    tiny: ModelConfig, tokenizer: TextTokenizer
-) -> None:
-    """Beyond it every key would turn anew with the text's length, and bits would depend on how the text was cut."""
-    scaling = DynamicNTKScaling(factor=2.0, original_max_seq_len=24)
-    config = ModelConfig.model_validate(tiny.model_dump() | {"max_seq_len": 48, "rope_scaling": scaling})
-    engine = Engine(Transformer(config, seed=1).requires_grad_(False), tokenizer)
-    with pytest.raises(ShapeError, match="23"):
-        engine.generate([[5] * 24], SamplingConfig(max_new_tokens=4), seeds=[0])
-    (completion,) = engine.generate([[5] * 20], SamplingConfig(temperature=1, max_new_tokens=30), seeds=[0])
-    assert len(completion.token_ids) <= 4
 
 
 def block_bytes(model: Transformer) -> int:

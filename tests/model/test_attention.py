@@ -26,7 +26,7 @@ def test_long_and_short_paths_agree(
     document_ids: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     q, k, v = heads(4, 6, seed=0), heads(2, 6, seed=1), heads(2, 6, seed=2)
-    mask = attention_mask(6, document_ids=document_ids)
+    mask = attention_mask(document_ids)
     short = attend(q, k, v, mask)
     monkeypatch.setattr(attention, "MATMUL_MAX_KEYS", 0)
     torch.testing.assert_close(attend(q, k, v, mask), short)
@@ -40,7 +40,7 @@ def test_one_query_sees_all_cached_keys() -> None:
 
 @given(st.lists(st.integers(-1, 3), min_size=1, max_size=12))
 def test_mask_is_causal_and_block_diagonal(ids: list[int]) -> None:
-    mask = attention_mask(len(ids), document_ids=torch.tensor([ids]))
+    mask = attention_mask(torch.tensor([ids]))
     assert mask is not None
     for query in range(len(ids)):
         for key in range(len(ids)):

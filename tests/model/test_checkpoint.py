@@ -29,13 +29,7 @@ from puna.model.config import ModelConfig
 from puna.model.generation_config import GenerationConfig, read_generation_config
 from puna.model.heads import ScoreModel
 from puna.model.hf_rope import rope_to_hf
-from puna.model.rope_scaling import DynamicNTKScaling
 from puna.model.transformer import Transformer
-
-
-def trained_context(config: ModelConfig) -> int:
-    scaling = config.rope_scaling
-    return scaling.original_max_seq_len if isinstance(scaling, DynamicNTKScaling) else config.max_seq_len
 
 
 def assert_same_weights(ours: nn.Module, theirs: nn.Module) -> None:
@@ -75,7 +69,7 @@ def test_their_folder_gives_us_the_same_logits(config: ModelConfig) -> None:
                 vocab_size=config.vocab_size,
                 rms_norm_eps=config.norm_eps,
                 rope_parameters=rope_to_hf(config)["rope_parameters"],
-                max_position_embeddings=trained_context(config),
+                max_position_embeddings=config.max_seq_len,
                 tie_word_embeddings=config.tie_embeddings,
                 initializer_range=0.02,
             )
@@ -302,6 +296,18 @@ def test_any_flipped_header_byte_loads_or_is_named(model: Transformer, position:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="No such file"):
         load_model(tmp_path / "absent", device="cpu")
+
+
+def test_a_folder_with_dynamic_scaling_is_refused_by_name(model: Transformer, tmp_path: Path) -> None:
+    save_model(model, tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    scaling = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
+    path.write_text(json.dumps(values | {"rope_parameters": scaling, "rope_scaling": None}))
+    with pytest.raises(
+        CheckpointError, match=r"config\.json: expected rope_type default, .* got rope_type 'dyn"
+    ):
+        load_model(tmp_path)
 
 
 def test_models_of_several_labels_are_no_reward_models(tiny: ModelConfig, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from llama_configs import configs
 from puna.core.errors import CheckpointError
 from puna.model.config import ModelConfig
 from puna.model.hf_config import config_from_hf, config_to_hf
-from puna.model.rope_scaling import DynamicNTKScaling, LinearScaling, Llama3Scaling, YarnScaling
+from puna.model.rope_scaling import LinearScaling, Llama3Scaling, YarnScaling
 
 WHERE = Path("config.json")
 PLAIN: dict[str, Any] = {
@@ -55,10 +55,6 @@ def test_numbers_may_be_written_as_others_write_them() -> None:
         ({"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, LinearScaling(factor=4)),
         ({"rope_parameters": {"rope_type": "linear", "factor": 4.0}}, LinearScaling(factor=4)),
         (
-            {"rope_scaling": {"type": "dynamic", "factor": 2.0}, "max_position_embeddings": 64},
-            DynamicNTKScaling(factor=2, original_max_seq_len=64),
-        ),
-        (
             {"rope_scaling": {"rope_type": "llama3", "original_max_position_embeddings": 64, **LLAMA3}},
             Llama3Scaling(original_max_seq_len=64, **LLAMA3),
         ),
@@ -88,11 +84,23 @@ def test_every_form_of_scaling_is_read(changes: dict[str, Any], expected: object
     assert read(**changes).rope_scaling == expected
 
 
-def test_dynamic_scaling_lengthens_the_context() -> None:
-    config = read(rope_scaling={"type": "dynamic", "factor": 2.5}, max_position_embeddings=64)
-    assert config.max_seq_len == 160
-    written = config_to_hf(config, architecture="LlamaForCausalLM", dtype=torch.float32)
-    assert written["max_position_embeddings"] == 64
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
+        {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+        {"rope_scaling": {"type": "dynamic", "alpha": 1000.0, "factor": 1.0}},
+        {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
+    ],
+)
+def test_dynamic_scaling_is_refused_by_name(changes: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError) as refused:
+        read(**changes)
+    error = refused.value
+    assert error.where == "config.json"
+    assert error.expected == "rope_type default, linear, llama3, yarn"
+    assert error.got == "rope_type 'dynamic'"
+    assert "remove rope_scaling" in error.fix
 
 
 def test_theta_of_the_scaling_comes_first() -> None:
@@ -121,8 +129,8 @@ def test_theta_of_the_scaling_comes_first() -> None:
         ({"qk_norm": True}, "qk_norm"),
         ({"rope_scaling": {"type": "ntk", "factor": 2.0}}, "'ntk'. Fixed NTK.*larger rope_theta"),
         ({"rope_scaling": {"type": "longrope", "factor": 2.0}}, "rope_type 'longrope'"),
-        ({"rope_scaling": {"type": "dynamic", "alpha": 1000.0, "factor": 1.0}}, "dynamic RoPE.*alpha"),
-        ({"rope_scaling": {"type": "dynamic"}}, "factor: Field required"),
+        ({"rope_scaling": {"type": "linear", "alpha": 1000.0, "factor": 1.0}}, "linear RoPE.*alpha"),
+        ({"rope_scaling": {"type": "linear"}}, "factor: Field required"),
         ({"rope_scaling": {"type": "linear", "factor": "2"}}, "factor: Input should be a valid number"),
         ({"rope_scaling": {"type": "linear", "factor": -1}}, "factor: Input should be greater"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor"),

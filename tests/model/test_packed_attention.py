@@ -24,7 +24,7 @@ def heads(n_rows: int, n_heads: int, n_tokens: int, *, seed: int, width: int = 8
 @settings(max_examples=20)
 @given(ROWS)
 def test_who_sees_whom_is_the_same_in_both_masks(ids: torch.Tensor) -> None:
-    blocks, dense = packed_mask(ids), attention_mask(ids.shape[1], document_ids=ids)
+    blocks, dense = packed_mask(ids), attention_mask(ids)
     assert isinstance(dense, torch.Tensor)
     is_seen = create_mask(blocks.mask_mod, len(ids), None, ids.shape[1], ids.shape[1], device="cpu")
     assert torch.equal(is_seen, dense == 0)
@@ -38,7 +38,7 @@ def test_both_masks_give_the_same_attention(n_heads: int, n_kv_heads: int) -> No
     ids = torch.arange(n_tokens).div(70, rounding_mode="floor").repeat(2, 1)
     ids[1, 200:] = -1
     q, k, v = (heads(2, n, n_tokens, seed=i) for i, n in enumerate((n_heads, n_kv_heads, n_kv_heads)))
-    dense = attend(q, k, v, attention_mask(n_tokens, document_ids=ids))
+    dense = attend(q, k, v, attention_mask(ids))
     torch.testing.assert_close(attend_packed(q, k, v, packed_mask(ids)), dense, atol=1e-5, rtol=1e-5)
 
 
@@ -71,7 +71,7 @@ def test_on_cuda_values_and_gradients_are_those_of_the_dense_mask(dtype: torch.d
     ids = torch.arange(n_tokens, device="cuda").div(70, rounding_mode="floor").repeat(2, 1)
     ids[1, 200:] = -1
     results = []
-    for mask in (packed_mask(ids), attention_mask(n_tokens, document_ids=ids)):
+    for mask in (packed_mask(ids), attention_mask(ids)):
         q, k, v = (
             heads(2, n, n_tokens, seed=i, width=64).to("cuda", dtype).requires_grad_()
             for i, n in enumerate((6, 2, 2))

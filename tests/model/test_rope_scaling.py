@@ -1,8 +1,9 @@
 import math
+from typing import get_args
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
@@ -11,28 +12,20 @@ from llama_configs import scalings
 from puna.model.config import ModelConfig
 from puna.model.hf_rope import rope_to_hf
 from puna.model.rope import rotation
-from puna.model.rope_scaling import (
-    DynamicNTKScaling,
-    LinearScaling,
-    Llama3Scaling,
-    RopeScaling,
-    YarnScaling,
-    frequencies,
-)
+from puna.model.rope_scaling import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling, frequencies
+from puna.model.transformer import Transformer
 
 PLAIN = 10_000.0 ** (-torch.arange(0, 16, 2) / 16)
 
 
-def of(scaling: RopeScaling | None, *, n_tokens: int = 1) -> torch.Tensor:
-    lengths = torch.tensor([[n_tokens]])
-    return frequencies(scaling, head_dim=16, theta=10_000.0, n_tokens=lengths).flatten()
+def of(scaling: RopeScaling | None) -> torch.Tensor:
+    return frequencies(scaling, head_dim=16, theta=10_000.0)
 
 
 @given(scalings(), st.sampled_from([4, 16, 64]), st.sampled_from([100.0, 5e5]), st.integers(1, 200))
 def test_angles_are_those_of_transformers(
     scaling: RopeScaling, head_dim: int, theta: float, n_tokens: int
 ) -> None:
-    is_dynamic = isinstance(scaling, DynamicNTKScaling)
     config = ModelConfig(
         dim=head_dim,
         n_layers=1,
@@ -42,10 +35,9 @@ def test_angles_are_those_of_transformers(
         hidden_dim=4,
         rope_theta=theta,
         rope_scaling=scaling,
-        max_seq_len=scaling.max_seq_len if is_dynamic else 128,
+        max_seq_len=128,
     )
-    n_positions = scaling.original_max_seq_len if is_dynamic else 128
-    values = {"hidden_size": head_dim, "num_attention_heads": 1, "max_position_embeddings": n_positions}
+    values = {"hidden_size": head_dim, "num_attention_heads": 1, "max_position_embeddings": 128}
     theirs = LlamaRotaryEmbedding(LlamaConfig(**values, **rope_to_hf(config)))
     positions = torch.arange(n_tokens)[None]
     expected = theirs(torch.zeros(1), positions)
@@ -60,27 +52,6 @@ def test_nothing_is_scaled_without_a_scaling() -> None:
 
 def test_linear_divides_every_frequency() -> None:
     torch.testing.assert_close(of(LinearScaling(factor=4)), PLAIN / 4)
-
-
-def test_dynamic_is_plain_up_to_the_trained_context_and_then_slows_the_slowest_most() -> None:
-    scaling = DynamicNTKScaling(factor=2.0, original_max_seq_len=100)
-    assert torch.equal(of(scaling, n_tokens=100), of(None))
-    longer = of(scaling, n_tokens=200)
-    grown = 10_000.0 * 3.0 ** (16 / 14)  # factor * 200 / 100 - (factor - 1)
-    torch.testing.assert_close(longer, grown ** (-torch.arange(0, 16, 2) / 16))
-    assert longer[0] == PLAIN[0]
-    assert longer[-1].item() == pytest.approx(PLAIN[-1].item() / 3)
-
-
-def test_a_packed_document_has_its_own_length() -> None:
-    scaling = DynamicNTKScaling(factor=2.0, original_max_seq_len=3)
-    positions = torch.tensor([[0, 1, 0, 1, 2, 3, 4]])
-    ids = torch.tensor([[0, 0, 1, 1, 1, 1, 1]])
-    cos, _ = rotation(positions, head_dim=16, theta=1e4, scaling=scaling, document_ids=ids)
-    plain, _ = rotation(positions, head_dim=16, theta=1e4)
-    alone, _ = rotation(torch.arange(5)[None], head_dim=16, theta=1e4, scaling=scaling)
-    assert torch.equal(cos[:, :2], plain[:, :2])
-    torch.testing.assert_close(cos[:, 2:], alone)
 
 
 def test_llama3_keeps_fast_frequencies_and_divides_slow_ones() -> None:
@@ -101,18 +72,46 @@ def test_yarn_softens_the_softmax_with_the_factor() -> None:
     assert both.scale == pytest.approx(1.2 / 1.1)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"custom_head_dim": 2, "max_seq_len": 128}, "wider than 2"),
-        ({"max_seq_len": 64}, "scaled context, 128"),
-    ],
-)
-def test_scalings_that_do_not_fit_the_model_are_refused(
-    tiny: ModelConfig, changes: dict[str, int], message: str
-) -> None:
-    scaling = DynamicNTKScaling(factor=2, original_max_seq_len=64)
-    with pytest.raises(ValueError, match=message):
-        ModelConfig.model_validate(tiny.model_dump() | {"rope_scaling": scaling} | changes)
+def test_borders_in_the_wrong_order_are_refused() -> None:
     with pytest.raises(ValueError, match="above low_freq_factor"):
         Llama3Scaling(factor=8, low_freq_factor=4, high_freq_factor=4, original_max_seq_len=8)
+
+
+ONE_OF_EACH = {
+    "linear": LinearScaling(factor=1.5),
+    "llama3": Llama3Scaling(factor=1.5, low_freq_factor=1.0, high_freq_factor=4.0, original_max_seq_len=8),
+    "yarn": YarnScaling(factor=1.5, original_max_seq_len=8),
+}
+
+
+def test_one_of_each_is_every_scaling() -> None:
+    """A scaling that is added later must join the test of packed documents below."""
+    kinds = get_args(get_args(RopeScaling)[0])
+    assert {type(scaling) for scaling in ONE_OF_EACH.values()} == set(kinds)
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+@given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=4), n_filler=st.integers(0, 3))
+@example(lengths=[9, 3], n_filler=0)
+def test_packed_documents_equal_separate_ones(
+    tiny: ModelConfig, name: str, lengths: list[int], n_filler: int
+) -> None:
+    """Documents on both sides of the trained context of 8 tokens, in one row: none changes another's angles.
+
+    Dynamic NTK scaling, which the project had, scaled 9 and 3 tokens in one row by one length.
+    """
+    settings = {"rope_scaling": ONE_OF_EACH[name]}
+    model = Transformer(ModelConfig.model_validate(tiny.model_dump() | settings), seed=1)
+    source = torch.Generator().manual_seed(0)
+    documents = [torch.randint(40, (1, length), generator=source) for length in lengths]
+    ids = [i for i, length in enumerate(lengths) for _ in range(length)] + [-1] * n_filler
+    filler = torch.zeros(1, n_filler, dtype=torch.long)
+    positions = torch.cat([*(torch.arange(n) for n in lengths), filler[0]])
+    with torch.no_grad():
+        packed = model(
+            torch.cat([*documents, filler], dim=1),
+            positions=positions[None],
+            document_ids=torch.tensor([ids]),
+        )
+        separate = torch.cat([model(document) for document in documents], dim=1)
+    torch.testing.assert_close(packed[:, : sum(lengths)], separate, atol=1e-5, rtol=0)

@@ -37,7 +37,6 @@ def test_logits_of_a_whole_text(config: ModelConfig) -> None:
 @settings(max_examples=40)
 @given(configs(), st.lists(st.integers(1, 8), min_size=1, max_size=6))
 def test_logits_with_a_cache_in_any_pieces(config: ModelConfig, pieces: list[int]) -> None:
-    """Dynamic NTK scaling beyond the trained context included: what is cached keeps its angle in both."""
     model, tokens = built(config), text(config)
     theirs, past = twin(model), DynamicCache()
     cache = KVCache(config, batch_size=2, max_len=tokens.shape[1])
@@ -55,8 +54,7 @@ def test_padding_on_either_side(config: ModelConfig, n_padding: int, side: str) 
     theirs, width = twin(model), tokens.shape[1]
     if side == "right":
         ours = model(tokens)  # nothing marks the filler: what comes later is not seen
-        if config.rope_scaling is None or config.rope_scaling.rope_type != "dynamic":
-            assert_same(ours[:1, : width - n_padding], theirs(tokens[:1, : width - n_padding]).logits)
+        assert_same(ours[:1, : width - n_padding], theirs(tokens[:1, : width - n_padding]).logits)
     else:
         padding = torch.tensor([n_padding, 0])
         cache = KVCache(config, batch_size=2, max_len=width, n_padding=padding)
@@ -76,11 +74,7 @@ def test_transformers_own_padded_batch(config: ModelConfig, n_padding: int, side
     is_real = mask.bool()
     theirs = twin(model)(tokens, attention_mask=mask, position_ids=positions).logits
     ours = model(tokens, positions=positions, document_ids=mask - 1)
-    dynamic = config.rope_scaling is not None and config.rope_scaling.rope_type == "dynamic"
-    if dynamic:  # there the longest row would decide for both
-        assert_same(ours[1], theirs[1])
-    else:
-        assert_same(ours[is_real], theirs[is_real])
+    assert_same(ours[is_real], theirs[is_real])
 
 
 @settings(max_examples=40)

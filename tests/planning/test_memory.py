@@ -7,15 +7,15 @@ import torch
 
 from memory_probe import peak_bytes
 from puna.model import ModelConfig, Transformer
-from puna.model import transformer as transformer_module
-from puna.model.activation_memory import StepShape
 from puna.model.attention import MATMUL_MAX_KEYS
 from puna.model.config import PRESETS
+from puna.planning.activation_memory import StepShape
 from puna.planning.layouts import Layout
 from puna.planning.memory import PARTS, Moment, StepPlan, memory_plan
 from puna.training.linear_cross_entropy import CHUNK_ROWS
 from puna.training.losses import next_token_loss
 from puna.training.optimizer import OptimizerConfig, average_and_clip_gradients, make_optimizer
+from puna.training.speed import SpeedConfig, blocks, faster_blocks
 
 WITHIN = 0.10
 """What the plan may be off."""
@@ -39,11 +39,12 @@ def measured(config: ModelConfig, *, batch: int, seq: int, dtype: torch.dtype, n
         average_and_clip_gradients(model.parameters(), n_targets=batch * seq, max_norm=1.0)
         optimizer.step()
 
-    update()
-    moments = sum(t.numel() * 4 for state in optimizer.state.values() for t in state.values() if t.ndim)
-    assert moments == 2 * static
-    optimizer.zero_grad(set_to_none=True)
-    return static + moments + peak_bytes(update)
+    with faster_blocks(model, SpeedConfig()):
+        update()
+        moments = sum(t.numel() * 4 for state in optimizer.state.values() for t in state.values() if t.ndim)
+        assert moments == 2 * static
+        optimizer.zero_grad(set_to_none=True)
+        return static + moments + peak_bytes(update)
 
 
 def planned(
@@ -102,7 +103,7 @@ def test_steps_of_real_size(config: ModelConfig, batch: int, seq: int, dtype: to
 @pytest.mark.parametrize(("batch", "seq"), [(1, 512), (4, 448)])
 def test_plain_blocks_as_fsdp_runs_them(monkeypatch: pytest.MonkeyPatch, batch: int, seq: int) -> None:
     """Blocks under FSDP or a compiler are the plain ones, here with the fused attention that CUDA has too."""
-    monkeypatch.setattr(transformer_module, "suits_block", lambda *_: False)
+    monkeypatch.setattr(blocks, "suits_block", lambda *_: False)
     compare(SMALL, batch, seq, BF16, 1, by_hand=False)
 
 

@@ -27,6 +27,7 @@ from puna.model import (
     load_score_model,
     save_score_model,
 )
+from puna.model.transformer import TransformerBlock
 from puna.rlhf import EarlyStoppingConfig, PPOConfig, RewardConfig, train_ppo
 from puna.rlhf.diagnosis import diagnose
 from puna.rlhf.experience import PPOModels, judge, learn_from
@@ -35,6 +36,8 @@ from puna.rlhf.ppo_update import joint_optimizer, update
 from puna.rlhf.prompts import EncodedPrompt
 from puna.rlhf.rollout import sample
 from puna.training.optimizer import OptimizerConfig
+from puna.training.speed import blocks
+from puna.training.speed.handwritten import BlockWeights, weights_of
 
 TINY = PPOConfig(
     max_iterations=5,
@@ -230,11 +233,22 @@ def test_the_first_values_are_near_zero_whatever_scores_the_reward_model_gives(
         assert critic(tokens).abs().mean() < 0.5
 
 
-def test_in_bfloat16_sampler_and_trainer_still_agree(world: dict[str, Path], tmp_path: Path) -> None:
+def test_in_bfloat16_sampler_and_trainer_still_agree(
+    world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Policy and critic are trained by hand there, as in every other training."""
+    trained: set[int] = set()
+
+    def noted(block: TransformerBlock) -> BlockWeights:
+        trained.add(id(block))
+        return weights_of(block)
+
+    monkeypatch.setattr(blocks, "weights_of", noted)
     run(world, tmp_path, TINY.model_copy(update={"max_iterations": 2, "dtype": "bfloat16"}))
     rows = [row for row in read_metrics(tmp_path / "ppo" / "metrics.jsonl") if row["split"] == "train"]
     assert all(row["logprob_drift"] < 0.02 for row in rows)
     assert rows[0]["kl"] == pytest.approx(0, abs=0.05)
+    assert len(trained) == 2 * load_model(world["model"]).config.n_layers
 
 
 def test_a_reward_model_of_another_family_is_refused(world: dict[str, Path], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from puna.model.checkpoint import load_model
 from puna.supervised_finetuning import FinetuningConfig, finetune, stage
 from puna.supervised_finetuning.config import FinetuningLoopConfig, FinetuningOptimizerConfig
 from puna.supervised_finetuning.task import FinetuningTask
-from puna.tokenizer.chat_format import render_prompt
+from puna.tokenizer.dialog_tokens import render_prompt
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.order import ShuffledOrder
 from puna.training.packing import TokenizedExample, pack

@@ -22,7 +22,7 @@ from puna.core.seeding import derive_seed
 from puna.inference.engine import Engine
 from puna.inference.request import Completion, Request
 from puna.inference.sampling import SamplingConfig
-from puna.tokenizer.chat_format import Refusal, render_prompt
+from puna.tokenizer.dialog_tokens import Refusal, render_prompt
 from puna.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["register"]

@@ -6,7 +6,6 @@ from puna.core.errors import ShapeError
 from puna.inference.request import Request
 from puna.model.blockwise_attention import BLOCK_TOKENS
 from puna.model.config import ModelConfig
-from puna.model.rope_scaling import DynamicNTKScaling
 
 __all__ = ["check_batch", "check_prompt", "length_limit"]
 
@@ -34,7 +33,7 @@ def check_prompt(config: ModelConfig, prompt: Sequence[int], *, where: str) -> N
     Raises:
         ShapeError: says how many tokens there may be.
     """
-    context = _context(config)
+    context = config.max_seq_len
     if not 0 < len(prompt) < context:
         raise ShapeError(
             where=where,
@@ -50,7 +49,7 @@ def length_limit(config: ModelConfig, request: Request, *, n_usable_blocks: int,
     Raises:
         ShapeError: the cache can never hold so many.
     """
-    n_limit = min(len(request.prompt) + request.sampling.max_new_tokens, _context(config))
+    n_limit = min(len(request.prompt) + request.sampling.max_new_tokens, config.max_seq_len)
     if n_limit > n_usable_blocks * BLOCK_TOKENS:
         raise ShapeError(
             where=where,
@@ -59,13 +58,3 @@ def length_limit(config: ModelConfig, request: Request, *, n_usable_blocks: int,
             fix="Lower max_new_tokens, shorten the prompt, or give the engine's cache more memory.",
         )
     return n_limit
-
-
-def _context(config: ModelConfig) -> int:
-    """Tokens of prompt and response together.
-
-    Dynamic NTK scaling would turn all keys of a text anew once it outgrows the trained context, and so make a
-    token's bits depend on how the text was cut: the engine stays within that context.
-    """
-    scaling = config.rope_scaling
-    return scaling.original_max_seq_len if isinstance(scaling, DynamicNTKScaling) else config.max_seq_len

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from puna.inference.paged_cache import Alone, AttentionPlan, BlockGroup, Gathered, Pairs, Span
 from puna.model.blockwise_attention import BLOCK_TOKENS, MASKED, round_up
 from puna.model.config import ModelConfig
-from puna.model.paged_cache import Alone, AttentionPlan, BlockGroup, Gathered, Pairs, Span
 
 __all__ = ["Heads", "Pieces", "pair_up", "plan_attention"]
 

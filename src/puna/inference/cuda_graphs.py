@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from puna.model.paged_cache import AttentionPlan, Gathered, PagedCache
+from puna.inference.paged_cache import AttentionPlan, Gathered, PagedCache
 from puna.model.transformer import Transformer
 
 __all__ = ["DecodeGraphs", "decode_bucket"]

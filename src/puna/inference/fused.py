@@ -15,11 +15,9 @@ from torch.nn import functional as F
 
 from puna.inference.packed import PackedProjection, can_pack
 from puna.inference.quantize import Int8Projection
-from puna.model.attention import Attention, AttentionMask
+from puna.model.attention import Attention, AttentionMask, Cache
 from puna.model.blockwise_attention import full_rows
 from puna.model.feed_forward import FeedForward
-from puna.model.kv_cache import KVCache
-from puna.model.paged_cache import PagedCache
 from puna.model.rope import Rotation
 from puna.model.transformer import Transformer, TransformerBlock
 
@@ -96,7 +94,7 @@ class FusedFeedForward(FeedForward):
 
 
 class FusedBlock(TransformerBlock):
-    """The plain block with fused layers, for inference; what lies around a paged cache can be compiled."""
+    """The plain block with fused layers, for inference; what lies around the cache can be compiled."""
 
     def __init__(self, trained: TransformerBlock, project: Projector) -> None:
         nn.Module.__init__(self)
@@ -106,14 +104,13 @@ class FusedBlock(TransformerBlock):
         self.enter, self.leave = FusedBlock.before_attention, FusedBlock.after_attention
 
     def forward(
-        self, x: Float[Tensor, "batch seq dim"], angles: Rotation, mask: AttentionMask, cache: KVCache | None
+        self, x: Float[Tensor, "batch seq dim"], angles: Rotation, mask: AttentionMask, cache: Cache | None
     ) -> Float[Tensor, "batch seq dim"]:
         """The residual stream after attention and feed-forward."""
-        if isinstance(cache, PagedCache):
+        if cache:
             q, k, v = self.enter(self, x, angles)
-            return self.leave(self, x, cache.attend(self.attention.layer, q, k, v))
-        h = x + self.attention(self.attention_norm(x), angles, mask, cache)
-        return h + self.feed_forward(self.ffn_norm(h))
+            return self.leave(self, x, cache.attend(self.attention.layer, q, k, v, mask))
+        return super().forward(x, angles, mask, cache)
 
     def before_attention(
         self, x: Float[Tensor, "batch seq dim"], angles: Rotation
@@ -166,11 +163,9 @@ class FusedTransformer(Transformer):
         head = trained.tok_embeddings if trained.config.tie_embeddings else trained.output
         self.add_module("output", project(head.weight))
 
-    def angles(
-        self, positions: Int[Tensor, "batch_or_1 seq"], document_ids: Int[Tensor, "batch seq"] | None
-    ) -> Rotation:
+    def angles(self, positions: Int[Tensor, "batch_or_1 seq"]) -> Rotation:
         """For `turn`."""
-        return whole_angles(super().angles(positions, document_ids))
+        return whole_angles(super().angles(positions))
 
     def logits(self, hidden: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         """Unnormalized log-probabilities of the next token, in float32."""

@@ -10,11 +10,11 @@ from puna.core.devices import available_memory_bytes
 from puna.core.errors import ConfigError
 from puna.inference.attention_plan import Heads, Pieces, plan_attention
 from puna.inference.cuda_graphs import DecodeGraphs, decode_bucket
+from puna.inference.paged_cache import PagedCache
 from puna.inference.weights import inference_model
 from puna.model.accounting import kv_cache_bytes
 from puna.model.blockwise_attention import BLOCK_TOKENS, ROW_MULTIPLE, round_up
 from puna.model.config import ModelConfig
-from puna.model.paged_cache import PagedCache
 from puna.model.transformer import Transformer
 
 __all__ = ["Runner", "fill_rows", "pool_blocks"]

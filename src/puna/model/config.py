@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from puna.core.config import Settings
 from puna.core.errors import ConfigError
-from puna.model.rope_scaling import DynamicNTKScaling, RopeScaling, YarnScaling
+from puna.model.rope_scaling import RopeScaling, YarnScaling
 
 __all__ = ["PRESETS", "ModelConfig", "preset"]
 
@@ -51,11 +51,6 @@ class ModelConfig(Settings):
 
     @model_validator(mode="after")
     def _check_scaling(self) -> "ModelConfig":
-        if isinstance(self.rope_scaling, DynamicNTKScaling):
-            if self.head_dim <= 2:
-                raise ValueError("dynamic NTK scaling needs heads wider than 2")
-            if self.max_seq_len != self.rope_scaling.max_seq_len:
-                raise ValueError(f"max_seq_len must be the scaled context, {self.rope_scaling.max_seq_len}")
         if isinstance(self.rope_scaling, YarnScaling) and self.rope_theta <= 1:
             raise ValueError("YaRN scaling needs a rope_theta above 1")
         return self

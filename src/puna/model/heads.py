@@ -3,8 +3,8 @@
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from puna.model.attention import Cache
 from puna.model.init import init_score_head
-from puna.model.kv_cache import KVCache
 from puna.model.transformer import Transformer
 
 __all__ = ["ScoreModel"]
@@ -31,7 +31,7 @@ class ScoreModel(nn.Module):
         tokens: Int[Tensor, "batch seq"],
         positions: Int[Tensor, "batch seq"] | None = None,
         document_ids: Int[Tensor, "batch seq"] | None = None,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "batch seq"]:
         """A score in logits at every position, in float32; a response's is the one at its last token."""
         hidden = self.trunk.hidden(tokens, positions=positions, document_ids=document_ids, cache=cache)

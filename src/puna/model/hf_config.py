@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from puna.core.errors import CheckpointError
 from puna.model.config import ModelConfig
 from puna.model.hf_rope import rope_from_hf, rope_to_hf
-from puna.model.rope_scaling import DynamicNTKScaling
 
 __all__ = [
     "GENERATION_CONFIG",
@@ -108,8 +107,6 @@ def config_to_hf(
     """
     is_scorer = architecture == "LlamaForSequenceClassification"
     sizes = {key: getattr(config, name) for name, key in _HF_KEYS.items()}
-    if isinstance(config.rope_scaling, DynamicNTKScaling):
-        sizes["max_position_embeddings"] = config.rope_scaling.original_max_seq_len
     pad_id = token_ids.get("pad_token_id")
     return {
         "architectures": [architecture],
@@ -172,8 +169,6 @@ def config_from_hf(values: dict[str, Any], *, where: Path) -> ModelConfig:
     if type(n_positions) is not int or n_positions <= 0:
         raise broken(where, "the sizes of a Llama", f"max_position_embeddings: {n_positions!r}")
     theta, scaling = rope_from_hf(values, n_positions=n_positions, where=where)
-    if isinstance(scaling, DynamicNTKScaling):
-        fields["max_seq_len"] = scaling.max_seq_len
     if fields.get("custom_head_dim") == _usual_head_dim(fields):
         fields.pop("custom_head_dim", None)
     try:

@@ -16,7 +16,15 @@ DEFAULT_THETA = 10_000.0
 
 ORIGINAL = "original_max_position_embeddings"
 _SCALING: TypeAdapter[RopeScaling] = TypeAdapter(RopeScaling)
-_KINDS = ("linear", "dynamic", "llama3", "yarn")
+_KINDS = ("linear", "llama3", "yarn")
+_ADVICE = {
+    "ntk": "Fixed NTK scaling is written as a larger rope_theta.",
+    "dynamic": (
+        "Dynamic NTK scaling turns every key anew as the text grows. To use the model within its trained context "
+        "only, remove rope_scaling; for longer texts choose a model with linear, llama3 or yarn scaling."
+    ),
+}
+"""What to do about a kind that is known and not read."""
 
 
 def rope_from_hf(values: dict[str, Any], *, n_positions: int, where: Path) -> tuple[Any, RopeScaling | None]:
@@ -41,13 +49,11 @@ def rope_from_hf(values: dict[str, Any], *, n_positions: int, where: Path) -> tu
     if kind == "default":
         return theta, None
     if kind not in _KINDS:
-        fix = "Fixed NTK scaling is written as a larger rope_theta." if kind == "ntk" else None
+        fix = _ADVICE.get(kind) if isinstance(kind, str) else None
         raise _broken(where, f"rope_type default, {', '.join(_KINDS)}", f"rope_type {kind!r}", fix)
     trained = found.pop(ORIGINAL, n_positions)
     if kind in ("llama3", "yarn"):
         trained = values.get(ORIGINAL) or trained
-    if kind == "dynamic":
-        trained = n_positions
     if kind != "linear":
         found["original_max_seq_len"] = trained
     if kind == "yarn" and "factor" not in found and isinstance(trained, int) and trained > 0:

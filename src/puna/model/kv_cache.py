@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from puna.model.attention import AttentionMask, attend
+from puna.model.blockwise_attention import MASKED
 from puna.model.config import ModelConfig
 
 __all__ = ["KVCache"]
@@ -43,7 +45,33 @@ class KVCache:
         self.values[layer, :, :, self.length : end] = values.transpose(1, 2)
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
-    def positions(self, n_new: int) -> Int[Tensor, "batch seq"]:
+    def attend(
+        self,
+        layer: int,
+        q: Float[Tensor, "batch seq head head_dim"],
+        k: Float[Tensor, "batch seq kv_head head_dim"],
+        v: Float[Tensor, "batch seq kv_head head_dim"],
+        mask: AttentionMask,
+    ) -> Float[Tensor, "batch seq q_dim"]:
+        """Store the new columns, then attend to all of the layer's."""
+        keys, values = self.store(layer, k, v)
+        return attend(q.transpose(1, 2), keys, values, mask).transpose(1, 2).flatten(2)
+
+    def advance(self, n_new: int) -> None:
+        """All layers have stored the new columns."""
+        self.length += n_new
+
+    def mask(self, n_new: int) -> AttentionMask:
+        """Each new column sees those before it and itself, padding excepted; None where causality alone decides."""
+        if self.n_padding is None and (self.length == 0 or n_new == 1):
+            return None
+        columns = torch.arange(self.length + n_new, device=self.keys.device)
+        is_seen = (columns <= columns[self.length :, None])[None]  # (1, query, key)
+        if self.n_padding is not None:
+            is_seen = is_seen & (columns >= self.n_padding[:, None])[:, None]
+        return torch.where(is_seen, 0.0, MASKED)[:, None]
+
+    def positions(self, n_new: int) -> Int[Tensor, "batch_or_1 seq"]:
         """Positions of the next columns, counted from each row's first real token (0 on padding)."""
         columns = torch.arange(self.length, self.length + n_new, device=self.keys.device)[None]
         return columns if self.n_padding is None else (columns - self.n_padding[:, None]).clamp(min=0)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from puna.model.rope_scaling import DynamicNTKScaling, RopeScaling, YarnScaling, frequencies
+from puna.model.rope_scaling import RopeScaling, YarnScaling, frequencies
 
 __all__ = ["Rotation", "rotate", "rotation"]
 
@@ -22,18 +22,9 @@ def rotation(
     head_dim: int,
     theta: float,
     scaling: RopeScaling | None = None,
-    document_ids: Int[Tensor, "batch_or_more seq"] | None = None,
 ) -> Rotation:
-    """The angles position * theta^(-2i / head_dim), scaled; made once a forward pass and shared by all layers.
-
-    Dynamic NTK scaling takes a text's length from its last position in this call: a whole text equals
-    transformers'; a cached key keeps the angle of the call that stored it, as in transformers; beyond the trained
-    context, reading in pieces therefore differs from reading at once.
-    Differs: transformers lets the longest row of a batch decide for all; here each row, and each packed document,
-    has its own length, so that a text does not depend on its neighbours.
-    """
-    n_tokens = _lengths(positions, document_ids) if isinstance(scaling, DynamicNTKScaling) else positions
-    per_position = frequencies(scaling, head_dim=head_dim, theta=theta, n_tokens=n_tokens)
+    """The angles position * theta^(-2i / head_dim), scaled; made once per forward pass and shared by all layers."""
+    per_position = frequencies(scaling, head_dim=head_dim, theta=theta, device=positions.device)
     angles = positions[..., None, None].float() * per_position  # (batch, seq, 1, head_dim / 2)
     scale = scaling.scale if isinstance(scaling, YarnScaling) else 1.0
     return angles.cos() * scale, angles.sin() * scale
@@ -46,14 +37,3 @@ def rotate(
     cos, sin = by
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).type_as(x)
-
-
-def _lengths(positions: Tensor, document_ids: Tensor | None) -> Tensor:
-    """For each position, the tokens of its row, or of its document, up to the last one here."""
-    n_tokens = positions + 1
-    if document_ids is None:
-        return n_tokens.amax(dim=1, keepdim=True)
-    slots = document_ids - document_ids.min()
-    n_tokens = n_tokens.expand_as(slots)
-    longest = n_tokens.new_zeros(len(slots), int(slots.max()) + 1).scatter_reduce(1, slots, n_tokens, "amax")
-    return longest.gather(1, slots)

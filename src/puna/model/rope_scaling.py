@@ -1,26 +1,21 @@
 """Rotary frequencies stretched to a longer context than a model was trained on, as config.json describes it.
 
 Llama 2 itself scales nothing. Fixed NTK scaling has no form of its own in config.json: it is a larger rope_theta.
+Every scaling here gives a position the same angles whatever the length of its text. Dynamic NTK scaling does not, and
+is refused by hf_rope.py.
 """
 
 import math
 from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from puna.core.config import Settings
 
-__all__ = [
-    "DynamicNTKScaling",
-    "LinearScaling",
-    "Llama3Scaling",
-    "RopeScaling",
-    "YarnScaling",
-    "frequencies",
-]
+__all__ = ["LinearScaling", "Llama3Scaling", "RopeScaling", "YarnScaling", "frequencies"]
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -31,21 +26,6 @@ class LinearScaling(Settings):
     rope_type: Literal["linear"] = "linear"
     factor: Positive
     """Longer context / trained context."""
-
-
-class DynamicNTKScaling(Settings):
-    """A theta that grows with the text once it is longer than the trained context (bloc97 and emozilla 2023)."""
-
-    rope_type: Literal["dynamic"] = "dynamic"
-    factor: Positive
-    """Longest context / trained context."""
-    original_max_seq_len: int = Field(gt=0)
-    """Trained context in tokens: max_position_embeddings of config.json."""
-
-    @property
-    def max_seq_len(self) -> int:
-        """Longest context in tokens."""
-        return max(self.original_max_seq_len, int(self.factor * self.original_max_seq_len))
 
 
 class Llama3Scaling(Settings):
@@ -103,26 +83,15 @@ class YarnScaling(Settings):
         return grown(1.0)
 
 
-RopeScaling = Annotated[
-    LinearScaling | DynamicNTKScaling | Llama3Scaling | YarnScaling, Field(discriminator="rope_type")
-]
+RopeScaling = Annotated[LinearScaling | Llama3Scaling | YarnScaling, Field(discriminator="rope_type")]
 """Any of them, told apart by config.json's own rope_type."""
 
 
 def frequencies(
-    scaling: RopeScaling | None, *, head_dim: int, theta: float, n_tokens: Int[Tensor, "batch seq"]
-) -> Float[Tensor, "*batch_seq half_head_dim"]:
-    """Radians a position, for each pair of dimensions; theta^(-2i / head_dim) where nothing is scaled.
-
-    Args:
-        n_tokens: Length of the text each position belongs to, so far. Only dynamic NTK scaling reads it.
-    Returns:
-        One row for all positions, or (batch, seq, 1, half) where they depend on the length.
-    """
-    exponents = torch.arange(0, head_dim, 2, device=n_tokens.device, dtype=torch.float32) / head_dim
-    if isinstance(scaling, DynamicNTKScaling):
-        excess = (n_tokens / scaling.original_max_seq_len - 1).clamp(min=0)[..., None, None]
-        return 1 / (theta * (1 + scaling.factor * excess) ** (head_dim / (head_dim - 2))) ** exponents
+    scaling: RopeScaling | None, *, head_dim: int, theta: float, device: torch.device | str = "cpu"
+) -> Float[Tensor, " half_head_dim"]:
+    """Radians per position, for each pair of dimensions; theta^(-2i / head_dim) where nothing is scaled."""
+    exponents = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
     plain = 1 / theta**exponents
     if isinstance(scaling, LinearScaling):
         return plain / scaling.factor

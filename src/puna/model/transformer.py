@@ -6,32 +6,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from puna.core.errors import ShapeError
-from puna.model.attention import Attention, AttentionMask, attention_mask
+from puna.model.attention import Attention, AttentionMask, Cache, attention_mask
 from puna.model.blockwise_attention import full_rows
 from puna.model.config import ModelConfig
 from puna.model.feed_forward import FeedForward
-from puna.model.handwritten import BlockWeights, suits_block, train_block
 from puna.model.init import init_weights
-from puna.model.kv_cache import KVCache
+from puna.model.rms_norm import RMSNorm
 from puna.model.rope import Rotation, rotation
 
-__all__ = ["RMSNorm", "Transformer", "TransformerBlock"]
-
-
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) in float32, cast back, times a weight (Zhang and Sennrich 2019)."""
-
-    def __init__(self, dim: int, eps: float) -> None:
-        super().__init__()
-        self.eps, self.weight = eps, nn.Parameter(torch.ones(dim))
-
-    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        wide = x.float()
-        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).type_as(x) * self.weight
+__all__ = ["Transformer", "TransformerBlock"]
 
 
 class TransformerBlock(nn.Module):
-    """h = x + attention(norm(x)); out = h + feed_forward(norm(h))."""
+    """Attention and feed-forward, each behind its norm and added to the residual stream."""
 
     def __init__(self, config: ModelConfig, *, layer: int) -> None:
         super().__init__()
@@ -39,28 +26,12 @@ class TransformerBlock(nn.Module):
         self.attention = Attention(config, layer=layer)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
         self.feed_forward = FeedForward(config)
-        self.may_handwrite = True
-        """Whether training may use handwritten gradients, which make their own matrix products."""
 
     def forward(
-        self, x: Float[Tensor, "batch seq dim"], angles: Rotation, mask: AttentionMask, cache: KVCache | None
+        self, x: Float[Tensor, "batch seq dim"], angles: Rotation, mask: AttentionMask, cache: Cache | None
     ) -> Float[Tensor, "batch seq dim"]:
-        if self.may_handwrite and cache is None and suits_block(x, self.attention.wq.weight):
-            return train_block(x, self._weights(), angles, mask, eps=self.attention_norm.eps)
         h = x + self.attention(self.attention_norm(x), angles, mask, cache)
         return h + self.feed_forward(self.ffn_norm(h))
-
-    def _weights(self) -> BlockWeights:
-        a, f = self.attention, self.feed_forward
-        projections = (a.wq.weight, a.wk.weight, a.wv.weight, a.wo.weight)
-        return BlockWeights(
-            self.attention_norm.weight,
-            *projections,
-            self.ffn_norm.weight,
-            f.w1.weight,
-            f.w2.weight,
-            f.w3.weight,
-        )
 
 
 class Transformer(nn.Module):
@@ -82,7 +53,7 @@ class Transformer(nn.Module):
         *,
         positions: Int[Tensor, "batch_or_1 seq"] | None = None,
         document_ids: Int[Tensor, "batch seq"] | None = None,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
         """States after the final norm; logits of chosen positions are made from them.
 
@@ -93,36 +64,29 @@ class Transformer(nn.Module):
         Raises:
             ShapeError: the row is longer than the context.
         """
-        assert cache is None or document_ids is None, "a cache holds one document a row"
+        assert cache is None or document_ids is None, "a cache holds one document per row"
         n_new = tokens.shape[1]
         if positions is None:
-            self._check_length(n_new)
+            _check_length(n_new, self.config)
             positions = cache.positions(n_new) if cache else torch.arange(n_new, device=tokens.device)[None]
-        angles = self.angles(positions, document_ids)
-        mask = attention_mask(n_new, document_ids=document_ids, cache=cache, head_dim=self.config.head_dim)
+        angles = self.angles(positions)
+        mask = cache.mask(n_new) if cache else attention_mask(document_ids, head_dim=self.config.head_dim)
         x = self.tok_embeddings(tokens)
         for layer in self.layers:
             x = layer(x, angles, mask, cache)
         if cache:
-            cache.length += n_new
+            cache.advance(n_new)
         return self.norm(x)
+
+    def angles(self, positions: Int[Tensor, "batch_or_1 seq"]) -> Rotation:
+        """The rotary angles of a forward pass, made once for all layers."""
+        c = self.config
+        return rotation(positions, head_dim=c.head_dim, theta=c.rope_theta, scaling=c.rope_scaling)
 
     @property
     def output_weight(self) -> Float[Tensor, "vocab dim"]:
         """The matrix that makes logits."""
         return self.tok_embeddings.weight if self.config.tie_embeddings else self.output.weight
-
-    def angles(
-        self, positions: Int[Tensor, "batch_or_1 seq"], document_ids: Int[Tensor, "batch seq"] | None
-    ) -> Rotation:
-        """The rotary angles of a forward pass, made once for all layers."""
-        return rotation(
-            positions,
-            head_dim=self.config.head_dim,
-            theta=self.config.rope_theta,
-            scaling=self.config.rope_scaling,
-            document_ids=document_ids,
-        )
 
     def logits(self, hidden: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch vocab"]:
         """Unnormalized log-probabilities of the next token, in float32."""
@@ -135,16 +99,17 @@ class Transformer(nn.Module):
         *,
         positions: Int[Tensor, "batch seq"] | None = None,
         document_ids: Int[Tensor, "batch seq"] | None = None,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "batch seq vocab"]:
         """Logits at every position."""
         return self.logits(self.hidden(tokens, positions=positions, document_ids=document_ids, cache=cache))
 
-    def _check_length(self, n_tokens: int) -> None:
-        if n_tokens > self.config.max_seq_len:
-            raise ShapeError(
-                where="model input",
-                expected=f"at most {self.config.max_seq_len} tokens (the model's context)",
-                got=f"{n_tokens}",
-                fix="Shorten the text or train with a longer context.",
-            )
+
+def _check_length(n_tokens: int, config: ModelConfig) -> None:
+    if n_tokens > config.max_seq_len:
+        raise ShapeError(
+            where="model input",
+            expected=f"at most {config.max_seq_len} tokens (the model's context)",
+            got=f"{n_tokens}",
+            fix="Shorten the text or train with a longer context.",
+        )

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from puna.model.accounting import n_parameters
-from puna.model.activation_memory import (
+from puna.model.config import ModelConfig
+from puna.planning.activation_memory import (
     Checkpointing,
     StepShape,
     block_bytes,
@@ -18,7 +19,6 @@ from puna.model.activation_memory import (
     loss_workspace_bytes,
     weight_copy_bytes,
 )
-from puna.model.config import ModelConfig
 from puna.planning.layouts import Layout
 
 __all__ = ["PARTS", "MemoryPlan", "Moment", "StepPlan", "allowance_bytes", "memory_plan"]

@@ -7,7 +7,7 @@ from typing import Any
 from puna.core.accelerators import ACCELERATORS, Accelerator, find_accelerator
 from puna.core.energy import energy_mwh, tco2eq
 from puna.model.accounting import n_parameters
-from puna.model.activation_memory import Checkpointing, StepShape
+from puna.planning.activation_memory import Checkpointing, StepShape
 from puna.planning.layouts import Layout, layouts_for
 from puna.planning.memory import MemoryPlan, StepPlan, allowance_bytes, memory_plan
 from puna.planning.request import PlanRequest

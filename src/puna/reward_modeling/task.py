@@ -10,7 +10,8 @@ from puna.model import ScoreModel
 from puna.reward_modeling.accuracy import ScoredPair, scored
 from puna.reward_modeling.encoding import EncodedPair, PairBatch, batch_pairs
 from puna.reward_modeling.margins import MarginScale, margins
-from puna.training import LossSum, ShuffledOrder, ranking_loss, safety_auxiliary_loss
+from puna.reward_modeling.ranking_loss import ranking_loss, safety_auxiliary_loss
+from puna.training import LossSum, ShuffledOrder
 
 __all__ = ["RankingTask", "score_pairs"]
 

@@ -156,7 +156,15 @@ class _Trainer:
             experience = learn_from(models, judged, is_safety(batch), config)
         order = torch.randperm(len(batch), generator=generator(seed, "mini-batches", iteration))
         order = order.to(models.device)
-        losses = update(models, optimizer, experience, config, order=order, iteration=iteration)
+        losses = update(
+            models,
+            optimizer,
+            experience,
+            config,
+            order=order,
+            iteration=iteration,
+            speed=self.context.machine.speed,
+        )
         # No mean reward: whitened scores have mean zero, so it would be the penalty again with a minus sign.
         penalty = {"kl_penalty": config.reward.kl_coef * judged.metrics["kl"]}
         metrics = penalty | judged.metrics | losses

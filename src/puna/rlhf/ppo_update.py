@@ -8,12 +8,14 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from puna.core.errors import NumericsError
+from puna.core.machine import SpeedConfig
 from puna.rlhf.experience import Experience, PPOModels
 from puna.rlhf.ppo_config import PPOConfig
 from puna.rlhf.ppo_loss import policy_loss, value_loss
 from puna.rlhf.rollout import response_logprobs, response_values
 from puna.training.optimizer import OptimizerConfig, average_and_clip_gradients, make_optimizer
 from puna.training.precision import precision
+from puna.training.speed import faster_blocks
 
 __all__ = ["joint_optimizer", "update"]
 
@@ -33,6 +35,7 @@ def update(
     *,
     order: Int[Tensor, " batch"],
     iteration: int,
+    speed: SpeedConfig | None = None,
 ) -> dict[str, float]:
     """Take one gradient step per mini-batch and return token means over the iteration.
 
@@ -40,13 +43,16 @@ def update(
 
     Args:
         order: A permutation of the rows; mini-batches are its consecutive parts.
+        speed: How a step is computed; None is the default.
     Raises:
         NumericsError: a loss or gradient is not finite; that step is not taken.
     """
-    steps = [
-        _mini_batch_step(models, optimizer, experience.rows(rows), config, iteration=iteration)
-        for rows in order.split(config.mini_batch_size)
-    ]
+    speed = speed or SpeedConfig()
+    with faster_blocks(models.policy, speed), faster_blocks(models.critic, speed):
+        steps = [
+            _mini_batch_step(models, optimizer, experience.rows(rows), config, iteration=iteration)
+            for rows in order.split(config.mini_batch_size)
+        ]
     models.engine.refresh()
     n_tokens = sum(step["n_tokens"] for step in steps)
     sums = ("policy_loss", "value_loss", "clip_fraction", "approx_kl")

@@ -8,7 +8,7 @@ from pathlib import Path
 from puna.core.errors import ConfigError, DataError
 from puna.core.records import Dialog, read_records
 from puna.core.seeding import derive_seed, rng
-from puna.tokenizer.chat_format import loss_mask, render_dialog
+from puna.tokenizer.dialog_tokens import loss_mask, render_dialog
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.packing import TokenizedExample
 

@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from puna.core.errors import DataError, ShapeError
 
-__all__ = ["Backend", "check_ids", "text_error"]
+__all__ = ["Backend", "TextEncoder", "check_ids", "text_error"]
 
 
 @runtime_checkable
@@ -35,6 +35,15 @@ class Backend(Protocol):
 
     def piece_id(self, piece: str) -> int | None:
         """The id of a piece; None when there is none."""
+        ...
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """The part of a tokenizer that Llama 2's chat format needs."""
+
+    def encode(self, text: str, *, bos: bool = False, eos: bool = False) -> list[int]:
+        """Token ids of the text."""
         ...
 
 

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from puna.core.errors import CheckpointError
 from puna.tokenizer.backend import text_error
-from puna.tokenizer.guard import GuardedTokenizer
 from puna.tokenizer.hugging_face import check_conversion, fast_tokenizer
+from puna.tokenizer.imported.guard import GuardedTokenizer
 from puna.tokenizer.word_cache import WordCache, split_is_exact
 
 __all__ = ["SentencePieceBackend"]

@@ -7,14 +7,16 @@ from pathlib import Path
 
 from puna.core.errors import CheckpointError, DataError
 from puna.tokenizer.backend import check_ids
-from puna.tokenizer.chat_format import ChatFormat, Llama2Chat, chat_template, is_llama2_template
-from puna.tokenizer.chat_template import ChatTemplate
-from puna.tokenizer.guard import GuardedTokenizer
+from puna.tokenizer.chat_format import Llama2Chat
+from puna.tokenizer.dialog_tokens import ChatFormat
 from puna.tokenizer.hugging_face import check_conversion
-from puna.tokenizer.json_backend import JsonBackend, n_ids
+from puna.tokenizer.imported.chat_template import ChatTemplate
+from puna.tokenizer.imported.guard import GuardedTokenizer
+from puna.tokenizer.imported.json_backend import JsonBackend, n_ids
+from puna.tokenizer.imported.special_tokens import SideFiles, read_side_files, special_tokens
+from puna.tokenizer.imported.template_chat import TemplateChat
+from puna.tokenizer.jinja_template import chat_template, is_llama2_template
 from puna.tokenizer.sentencepiece_backend import SentencePieceBackend
-from puna.tokenizer.special_tokens import SideFiles, read_side_files, special_tokens
-from puna.tokenizer.template_chat import TemplateChat
 from puna.tokenizer.tokenizer_files import MODEL_FILE, TOKENIZER_JSON, write_imported, write_sentencepiece
 
 __all__ = ["Tokenizer"]

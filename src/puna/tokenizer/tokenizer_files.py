@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from puna.core.storage import write_json
+from puna.tokenizer.imported.special_tokens import SideFiles
 from puna.tokenizer.sentencepiece_backend import SentencePieceBackend
-from puna.tokenizer.special_tokens import SideFiles
 
 __all__ = ["MODEL_FILE", "TOKENIZER_JSON", "write_imported", "write_sentencepiece"]
 

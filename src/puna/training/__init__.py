@@ -2,7 +2,7 @@
 
 from puna.training.config import LoopConfig
 from puna.training.loop import run
-from puna.training.losses import next_token_loss, ranking_loss, safety_auxiliary_loss
+from puna.training.losses import next_token_loss
 from puna.training.optimizer import OptimizerConfig, make_optimizer
 from puna.training.order import ShuffledOrder
 from puna.training.packing import PackedRows, TokenizedExample, pack
@@ -21,8 +21,6 @@ __all__ = [
     "make_optimizer",
     "next_token_loss",
     "pack",
-    "ranking_loss",
     "run",
-    "safety_auxiliary_loss",
     "save_state",
 ]

@@ -89,6 +89,19 @@ def test_what_metas_code_lacks_is_refused_by_name(make_folder: MakeFolder, tmp_p
         run(folder, tmp_path / "out", "meta")
 
 
+@pytest.mark.parametrize("to", ["hf", "meta", "gguf"])
+def test_dynamic_scaling_is_refused_by_name(make_folder: MakeFolder, tmp_path: Path, to: str) -> None:
+    folder = make_folder()
+    path = folder / "config.json"
+    scaling = {"rope_scaling": {"type": "dynamic", "factor": 2.0}, "rope_parameters": None}
+    path.write_text(json.dumps(json.loads(path.read_text()) | scaling))
+    with pytest.raises(
+        CheckpointError, match=r"config\.json: expected rope_type default, .* got rope_type 'dyn"
+    ):
+        run(folder, tmp_path / "out", to)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(
     make_folder: MakeFolder, tmp_path: Path, tokenizer_model: Path
 ) -> None:

@@ -14,10 +14,14 @@ from puna.core.errors import ConfigError
 from puna.core.machine import SpeedConfig
 from puna.model.config import ModelConfig
 from puna.model.heads import ScoreModel
+from puna.model.kv_cache import KVCache
 from puna.model.transformer import Transformer, TransformerBlock
+from puna.training.config import LoopConfig
+from puna.training.loop import run as train
 from puna.training.losses import next_token_loss
-from puna.training.speed import faster_blocks
+from puna.training.speed import blocks, faster_blocks
 from puna.training.speed.float8 import check_float8
+from puna.training.speed.handwritten import train_block
 
 CONFIG = ModelConfig(
     dim=32, n_layers=3, n_heads=4, n_kv_heads=2, vocab_size=40, hidden_dim=48, max_seq_len=512
@@ -51,7 +55,8 @@ def gradients(model: Transformer, dtype: torch.dtype, *, packed: bool = False) -
 @pytest.mark.parametrize("packed", [False, True])
 def test_checkpointing_gives_the_same_gradients_to_the_last_bit(dtype: torch.dtype, packed: bool) -> None:
     model = Transformer(CONFIG)
-    expected, _ = gradients(model, dtype, packed=packed)
+    with faster_blocks(model, SpeedConfig()):
+        expected, _ = gradients(model, dtype, packed=packed)
     for mode in ("selective", "full"):
         with faster_blocks(model, SpeedConfig(checkpointing=mode)):
             found, _ = gradients(model, dtype, packed=packed)
@@ -87,6 +92,58 @@ def test_full_keeps_a_block_s_input_alone() -> None:
     with faster_blocks(model, SpeedConfig(checkpointing="full")):
         _, kept = gradients(model, torch.float32)
     assert kept < all_kept / 2
+
+
+BFLOAT16 = torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+@pytest.fixture
+def by_hand(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Grows by the input of every block that is run by hand."""
+    inputs: list[Tensor] = []
+
+    def noted(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        inputs.append(x)
+        return train_block(x, *args, **kwargs)
+
+    monkeypatch.setattr(blocks, "train_block", noted)
+    return inputs
+
+
+def test_training_in_bfloat16_is_by_hand_and_nothing_else_is(by_hand: list[Tensor]) -> None:
+    model, tokens = Transformer(CONFIG), torch.zeros(1, 4, dtype=torch.int64)
+    with BFLOAT16:
+        model(tokens)  # nobody asked for speed
+    with faster_blocks(model, SpeedConfig()):
+        model(tokens)  # float32
+        with BFLOAT16:
+            with torch.no_grad():
+                model(tokens)
+            model.requires_grad_(False)  # a cache takes no gradients, even where they are switched on
+            model(tokens, cache=KVCache(CONFIG, batch_size=1, max_len=4))
+            model.requires_grad_(True)
+        assert not by_hand
+        with BFLOAT16:
+            model(tokens)
+        assert len(by_hand) == CONFIG.n_layers
+
+
+def test_blocks_in_8_bits_are_not_by_hand(by_hand: list[Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "check_float8", lambda model: None)
+    model, tokens = Transformer(CONFIG), torch.zeros(1, 16, dtype=torch.int64)
+    with faster_blocks(model, SpeedConfig(), has_float8=True), BFLOAT16:
+        model(tokens)
+    assert not by_hand
+
+
+def test_a_training_of_any_kind_runs_its_blocks_by_hand(
+    by_hand: list[Tensor], make_task: Any, make_context: Any, config: LoopConfig
+) -> None:
+    """What pretraining, fine-tuning and reward models share: the loop. PPO's twin is in tests/rlhf/test_ppo.py."""
+    task = make_task()  # two layers, two micro-batches per update
+    settings = config.model_copy(update={"dtype": "bfloat16", "total_steps": 3})
+    train(task, settings, make_context("a"))
+    assert len(by_hand) == 2 * 2 * 3
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")

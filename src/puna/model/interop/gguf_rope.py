@@ -86,10 +86,8 @@ def add_rope_scaling(writer: GGUFWriter, scaling: RopeScaling | None) -> None:
 
 def divisors(scaling: Llama3Scaling, config: ModelConfig) -> Float[Tensor, " half_head"]:
     """Unscaled frequency / scaled frequency, in float32 as the tensor holds them."""
-    nowhere = torch.zeros(1, 1, dtype=torch.long)
     plain, scaled = (
-        frequencies(kind, head_dim=config.head_dim, theta=config.rope_theta, n_tokens=nowhere).reshape(-1)
-        for kind in (None, scaling)
+        frequencies(kind, head_dim=config.head_dim, theta=config.rope_theta) for kind in (None, scaling)
     )
     return (plain / scaled).float()
 

@@ -9,12 +9,13 @@ from torch.distributed.tensor import DTensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from puna.model.attention import AttentionMask, attend
-from puna.model.handwritten.attention_heads import add_projected_heads, project_heads
-from puna.model.handwritten.causal_attention import attend_causally
-from puna.model.handwritten.feed_forward import feed_forward_sublayer
 from puna.model.rope import Rotation
+from puna.model.transformer import TransformerBlock
+from puna.training.speed.handwritten.attention_heads import add_projected_heads, project_heads
+from puna.training.speed.handwritten.causal_attention import attend_causally
+from puna.training.speed.handwritten.feed_forward import feed_forward_sublayer
 
-__all__ = ["BlockWeights", "suits_block", "train_block"]
+__all__ = ["BlockWeights", "suits_block", "train_block", "weights_of"]
 
 
 class BlockWeights(NamedTuple):
@@ -29,6 +30,22 @@ class BlockWeights(NamedTuple):
     w1: Tensor
     w2: Tensor
     w3: Tensor
+
+
+def weights_of(block: TransformerBlock) -> BlockWeights:
+    """The parameters as they are now: sharding puts others in their place from call to call."""
+    a, f = block.attention, block.feed_forward
+    return BlockWeights(
+        block.attention_norm.weight,
+        a.wq.weight,
+        a.wk.weight,
+        a.wv.weight,
+        a.wo.weight,
+        block.ffn_norm.weight,
+        f.w1.weight,
+        f.w2.weight,
+        f.w3.weight,
+    )
 
 
 def suits_block(x: Tensor, weight: Tensor) -> bool:

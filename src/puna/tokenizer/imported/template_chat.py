@@ -14,9 +14,10 @@ from functools import cached_property
 from puna.core.errors import ProtocolError
 from puna.core.records import Message
 from puna.tokenizer.backend import text_error
-from puna.tokenizer.chat_format import SPECIAL_TAGS, Refusal, RenderedDialog, TurnSpan
-from puna.tokenizer.chat_template import ChatTemplate
-from puna.tokenizer.guard import GuardedTokenizer, control_pattern
+from puna.tokenizer.chat_format import SPECIAL_TAGS
+from puna.tokenizer.dialog_tokens import Refusal, RenderedDialog, TurnSpan
+from puna.tokenizer.imported.chat_template import ChatTemplate
+from puna.tokenizer.imported.guard import GuardedTokenizer, control_pattern
 
 __all__ = ["TemplateChat"]
 

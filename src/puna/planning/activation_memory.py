@@ -1,17 +1,16 @@
 """Bytes that a training step keeps for its backward pass, from the sizes alone; closed forms that the tests count.
 
 The residual stream is float32, products are made in the compute dtype ("low"). Blocks are the plain ones or those of
-`handwritten/`. Compiled blocks keep less: the compiler makes again what is cheap.
+`training/speed/handwritten/`. Compiled blocks keep less: the compiler makes again what is cheap.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
+from puna.core.machine import Checkpointing
 from puna.model.config import ModelConfig
-from puna.model.handwritten.causal_attention import KEPT_MAX_SEQ, QUERY_BLOCK
+from puna.training.speed.handwritten.causal_attention import KEPT_MAX_SEQ, QUERY_BLOCK
 
 __all__ = [
-    "Checkpointing",
     "StepShape",
     "block_bytes",
     "block_workspace_bytes",
@@ -19,9 +18,6 @@ __all__ = [
     "loss_workspace_bytes",
     "weight_copy_bytes",
 ]
-
-Checkpointing = Literal["none", "selective", "full"]
-"""What is made again backwards: nothing, all but the projections' products and fused attention, all but the input."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +31,7 @@ class StepShape:
     low: int = 2
     """Bytes of a number in products: 2 under bfloat16 autocast, 4 in float32."""
     is_by_hand: bool = False
-    """Blocks of `handwritten/`, not the plain ones."""
+    """Blocks of `training/speed/handwritten/`, not the plain ones."""
     is_fused: bool = True
     """Attention by a fused kernel, which keeps no probabilities; False is the products of a CPU."""
     tp: int = 1

@@ -1,7 +1,7 @@
 """Keys and values in blocks that many sequences share, and attention over them without first copying them together.
 
-A step holds tokens of many sequences, one a row. `AttentionPlan` says which blocks each token sees; it is made once
-a step by `puna.inference.attention_plan` and serves all layers. Every sum is `blockwise_attention`'s.
+A step holds tokens of many sequences, one per row. `AttentionPlan` says which blocks each token sees; it is made once
+per step by `attention_plan` and serves all layers. Every sum is `blockwise_attention`'s.
 """
 
 import math
@@ -13,9 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from puna.model.attention import AttentionMask
 from puna.model.blockwise_attention import BLOCK_TOKENS, attend_blocks
 from puna.model.config import ModelConfig
-from puna.model.kv_cache import KVCache
 
 __all__ = ["Alone", "AttentionPlan", "BlockGroup", "Gathered", "PagedCache", "Pairs", "Span"]
 
@@ -96,7 +96,7 @@ class AttentionPlan:
     """The tokens that are in no span."""
 
 
-class PagedCache(KVCache):
+class PagedCache:
     """The pool of blocks; block 0 takes the keys of rows that only fill up a step."""
 
     def __init__(
@@ -104,8 +104,6 @@ class PagedCache(KVCache):
     ) -> None:
         shape = (2, config.n_layers, n_blocks, config.n_kv_heads, BLOCK_TOKENS, config.head_dim)
         self.keys, self.values = _zeros(shape, dtype, torch.device(device))
-        self.n_padding = None
-        self.length = 0
         self.plan: AttentionPlan | None = None
 
     @property
@@ -118,14 +116,30 @@ class PagedCache(KVCache):
         for buffer in (self.keys, self.values):
             buffer[:, targets] = buffer[:, sources]
 
+    def positions(self, n_new: int) -> Int[Tensor, "batch_or_1 seq"]:
+        """Not known here: the rows of a step are tokens of many sequences."""
+        raise RuntimeError("a step of the engine brings its own positions")
+
+    def mask(self, n_new: int) -> AttentionMask:
+        """None: the plan says who sees what."""
+        return None
+
+    def advance(self, n_new: int) -> None:
+        """Nothing to count: the scheduler knows each sequence's length."""
+
     def attend(
         self,
         layer: int,
         q: Float[Tensor, "token 1 head head_dim"],
         k: Float[Tensor, "token 1 kv_head head_dim"],
         v: Float[Tensor, "token 1 kv_head head_dim"],
+        mask: AttentionMask = None,
     ) -> Float[Tensor, "token 1 dim"]:
-        """Store this step's keys and values, then let every token see its own sequence up to itself."""
+        """Store this step's keys and values, then let every token see its own sequence up to itself.
+
+        Args:
+            mask: Not looked at: the plan has one for each kind of token.
+        """
         assert self.plan is not None, "a step needs a plan"
         plan, keys, values = self.plan, self.keys[layer], self.values[layer]
         for buffer, new in ((keys, k), (values, v)):

@@ -12,7 +12,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from puna.model.handwritten.unit_rows import unit_rows, unit_rows_gradient
+from puna.training.speed.handwritten.unit_rows import unit_rows, unit_rows_gradient
 
 __all__ = ["add_projected_heads", "project_heads"]
 

@@ -1,25 +1,30 @@
 """The closed form of what a block keeps against the storages that autograd saves in the real block: to the byte."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from memory_probe import saved_bytes
 from puna.model import ModelConfig, Transformer
-from puna.model import transformer as transformer_module
-from puna.model.activation_memory import StepShape, block_bytes, kept_block_bytes, weight_copy_bytes
 from puna.model.config import PRESETS
 from puna.model.rope import rotation
+from puna.planning.activation_memory import StepShape, block_bytes, kept_block_bytes, weight_copy_bytes
+from puna.training.speed import SpeedConfig, faster_blocks
 
 TURN_BYTES = 8
 """A complex number: the rotation, which each block by hand makes for itself, one for each position and pair."""
 
 
-def saved_by_block(config: ModelConfig, *, batch: int, seq: int, dtype: torch.dtype) -> int:
+def saved_by_block(
+    config: ModelConfig, *, batch: int, seq: int, dtype: torch.dtype, by_hand: bool = False
+) -> int:
     block = Transformer(config).layers[0]
     x = torch.randn(batch, seq, config.dim, requires_grad=True)
     angles = rotation(torch.arange(seq)[None], head_dim=config.head_dim, theta=config.rope_theta)
     known = [*block.parameters(), *angles]
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+    precision = torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+    with precision, faster_blocks(block, SpeedConfig()) if by_hand else nullcontext():
         return saved_bytes(lambda: block(x, angles, None, None), apart_from=known)
 
 
@@ -36,16 +41,14 @@ def test_blocks_by_hand_in_bfloat16(n_kv_heads: int, batch: int, seq: int) -> No
     shape = StepShape(batch=batch, seq=seq, is_by_hand=True, is_fused=False)
     planned = block_bytes(config, shape) + weight_copy_bytes(config, shape)
     turns = TURN_BYTES * seq * config.head_dim // 2
-    assert saved_by_block(config, batch=batch, seq=seq, dtype=torch.bfloat16) == planned + turns
+    saved = saved_by_block(config, batch=batch, seq=seq, dtype=torch.bfloat16, by_hand=True)
+    assert saved == planned + turns
 
 
 @pytest.mark.parametrize("n_kv_heads", [4, 2, 1])
 @pytest.mark.parametrize(("batch", "seq"), [(2, 448), (1, 512)])
-def test_plain_blocks_in_bfloat16(
-    monkeypatch: pytest.MonkeyPatch, n_kv_heads: int, batch: int, seq: int
-) -> None:
+def test_plain_blocks_in_bfloat16(n_kv_heads: int, batch: int, seq: int) -> None:
     """With fused attention, as on CUDA under FSDP."""
-    monkeypatch.setattr(transformer_module, "suits_block", lambda *_: False)
     config = config_of(n_kv_heads)
     shape = StepShape(batch=batch, seq=seq)
     planned = block_bytes(config, shape) + weight_copy_bytes(config, shape)

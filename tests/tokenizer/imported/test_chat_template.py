@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from puna.core.errors import ProtocolError
-from puna.tokenizer import template_worker
-from puna.tokenizer.chat_template import ChatTemplate
+from puna.tokenizer.imported import template_worker
+from puna.tokenizer.imported.chat_template import ChatTemplate
 
 MESSAGES = [{"role": "user", "content": "hé <b>"}]
 

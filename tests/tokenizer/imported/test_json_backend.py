@@ -13,7 +13,7 @@ from imported_tokenizers import CHATML, CONTROLS, byte_level_bpe, metaspace_unig
 from puna.core.errors import CheckpointError, DataError
 from puna.core.records import Message
 from puna.tokenizer import Tokenizer, render_dialog
-from puna.tokenizer.chat_format import is_llama2_template
+from puna.tokenizer.jinja_template import is_llama2_template
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 WITH_CONTROLS = st.lists(st.sampled_from([*CONTROLS, " ", "a", "\n", "<", "|>", "im_end"])).map("".join)

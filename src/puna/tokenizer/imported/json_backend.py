@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from puna.core.errors import CheckpointError
 from puna.tokenizer.backend import text_error
-from puna.tokenizer.guard import GuardedTokenizer
+from puna.tokenizer.imported.guard import GuardedTokenizer
 
 __all__ = ["JsonBackend", "n_ids"]
 

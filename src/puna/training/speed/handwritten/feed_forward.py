@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from puna.model.handwritten.unit_rows import unit_rows, unit_rows_gradient
+from puna.training.speed.handwritten.unit_rows import unit_rows, unit_rows_gradient
 
 __all__ = ["feed_forward_sublayer"]
 

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from puna.model.attention import attention_mask
+from puna.model.attention import AttentionMask, attention_mask
 from puna.model.config import ModelConfig
-from puna.model.handwritten import suits_block, train_block
-from puna.model.handwritten.attention_heads import add_projected_heads, project_heads
-from puna.model.handwritten.causal_attention import attend_causally
-from puna.model.handwritten.feed_forward import feed_forward_sublayer
-from puna.model.rope import rotation
+from puna.model.rope import Rotation, rotation
 from puna.model.transformer import Transformer, TransformerBlock
+from puna.training.speed.handwritten import suits_block, train_block, weights_of
+from puna.training.speed.handwritten.attention_heads import add_projected_heads, project_heads
+from puna.training.speed.handwritten.causal_attention import attend_causally
+from puna.training.speed.handwritten.feed_forward import feed_forward_sublayer
 
 EPS = 1e-5
 
@@ -69,10 +69,10 @@ def test_gradcheck_attention(
 ) -> None:
     q, k, v = draws(*((batch, n, seq, head_dim) for n in (n_kv * n_shared, n_kv, n_kv)))
     ids = (torch.arange(seq) // 2).expand(batch, seq) if packed else torch.zeros(1, seq, dtype=torch.int64)
-    mask = attention_mask(seq, document_ids=ids)
+    mask = attention_mask(ids)
     assert isinstance(mask, Tensor)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("puna.model.handwritten.causal_attention.QUERY_BLOCK", 2)
+        patch.setattr("puna.training.speed.handwritten.causal_attention.QUERY_BLOCK", 2)
         scores = q @ k.repeat_interleave(n_shared, 1).transpose(2, 3) / head_dim**0.5 + mask
         expected = scores.softmax(-1) @ v.repeat_interleave(n_shared, 1)
         torch.testing.assert_close(attend_causally(q, k, v, mask), expected)
@@ -101,7 +101,7 @@ def run(block: TransformerBlock, n_tokens: int, packed: bool, forward: Callable[
     upstream = torch.randn(2, n_tokens, 32, generator=source)
     ids = (torch.arange(n_tokens) // 7).expand(2, n_tokens) if packed else None
     angles = rotation(torch.arange(n_tokens)[None], head_dim=8, theta=10_000.0)
-    out = forward(x, angles, attention_mask(n_tokens, document_ids=ids), None)
+    out = forward(x, angles, attention_mask(ids), None)
     return out.detach(), list(torch.autograd.grad((out * upstream).sum(), [x, *block.parameters()]))
 
 
@@ -112,23 +112,17 @@ def relative(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("n_tokens", [2, 65, 130, 400])
 def test_under_autocast_it_is_as_near_to_float32_as_the_plain_block(
-    block: TransformerBlock, monkeypatch: pytest.MonkeyPatch, n_tokens: int, packed: bool
+    block: TransformerBlock, n_tokens: int, packed: bool
 ) -> None:
     """Of output and every gradient, the error is at most 1.5 times the plain block's (and 2 % at most)."""
     exact, exact_gradients = run(block, n_tokens, packed, block)
-    n_calls = 0
 
-    def counted(*args: object, **kwargs: object) -> Tensor:
-        nonlocal n_calls
-        n_calls += 1
-        return train_block(*args, **kwargs)
+    def by_hand(x: Tensor, angles: Rotation, mask: AttentionMask, _: None) -> Tensor:
+        return train_block(x, weights_of(block), angles, mask, eps=block.attention_norm.eps)
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        monkeypatch.setattr("puna.model.transformer.train_block", counted)
-        ours, our_gradients = run(block, n_tokens, packed, block)
-        monkeypatch.setattr("puna.model.transformer.suits_block", lambda *_: False)
+        ours, our_gradients = run(block, n_tokens, packed, by_hand)
         plain, plain_gradients = run(block, n_tokens, packed, block)
-    assert n_calls == 1
     pairs = zip([ours, *our_gradients], [plain, *plain_gradients], [exact, *exact_gradients], strict=True)
     for mine, theirs, truth in pairs:
         assert mine.dtype == theirs.dtype == torch.float32

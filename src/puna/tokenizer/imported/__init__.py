@@ -1,0 +1,1 @@
+"""Tokenizers that others made: their tokenizer.json, control tokens, roles, and chat templates in Jinja."""
