@@ -49,7 +49,7 @@ def main() -> None:
             "int8_perplexity: expected the variable PUNA_DATA, got none. Set it to the real data.\n"
         )
         raise SystemExit(2)
-    model = load_model(given.model, dtype=torch.bfloat16)
+    model = load_model(given.model, dtype=torch.bfloat16, device="cpu")
     windows = list(_windows(Tokenizer.load(given.model), given.windows))
     small = FusedTransformer(model, dtype=torch.bfloat16, has_int8_weights=True)
     found = [[perplexity(candidate, windows)] for candidate in (small, model)]

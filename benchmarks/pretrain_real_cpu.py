@@ -239,7 +239,7 @@ def side(name: str, out: Path, size: ModelConfig, config: PretrainingConfig, rep
     started = time.monotonic()
     if name == "ours":
         numbers = ours(out, config, reporter)
-        model = load_model(out / "ours").eval()
+        model = load_model(out / "ours", device="cpu").eval()
         measured = perplexities(out, model)
     else:
         numbers = peer(out, config, size, reporter)

@@ -67,7 +67,7 @@ def _seconds(run: Callable[[], object]) -> float:
 def ours(folder: str, n_threads: int, only: tuple[str, ...]) -> Measure:
     """puna's engine."""
     torch.set_num_threads(n_threads)
-    model = load_model(Path(folder), dtype=torch.bfloat16)
+    model = load_model(Path(folder), dtype=torch.bfloat16, device="cpu")
     counter = iter(range(1_000_000))
     chat = Engine(model, _NeverEnding(), max_batch_size=1)
     crowd = Engine(model, _NeverEnding(), max_batch_size=N_PROMPTS * N_SAMPLES)

@@ -1,11 +1,14 @@
 """The tree holds its shape: who may import whom, thin packages, small files. Read from the source with ast."""
 
 import ast
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from puna.model import load_model, load_score_model
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 FILES = {
@@ -124,6 +127,35 @@ def test_modules_say_what_they_are_and_stay_small(name: str) -> None:
     text = FILES[name].read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(text)), "the module needs a docstring"
     assert len(text.splitlines()) <= MAX_FILE_LINES
+
+
+def _loads(name: str) -> Iterator[ast.Call]:
+    """Calls that read a model's weights."""
+    for node in ast.walk(parse(name)):
+        function = node.func if isinstance(node, ast.Call) else None
+        called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+        if called in ("load_model", "load_score_model"):
+            assert isinstance(node, ast.Call)
+            yield node
+
+
+@MODULES
+def test_models_are_loaded_where_the_machine_says(name: str) -> None:
+    """Never on a device that the code itself names."""
+    for call in _loads(name):
+        devices = [keyword.value for keyword in call.keywords if keyword.arg == "device"]
+        assert devices, f"line {call.lineno} leaves the device out"
+        constants = [
+            n for n in ast.walk(devices[0]) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+        ]
+        assert not constants, f"line {call.lineno} names a device"
+
+
+@pytest.mark.parametrize("load", [load_model, load_score_model])
+def test_nobody_can_forget_the_device(load: Callable[..., object]) -> None:
+    device = inspect.signature(load).parameters["device"]
+    assert device.kind is inspect.Parameter.KEYWORD_ONLY
+    assert device.default is inspect.Parameter.empty
 
 
 def _defers_annotations(name: str) -> bool:

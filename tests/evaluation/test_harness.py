@@ -91,13 +91,13 @@ def test_scores_are_the_reward_models_own_as_probabilities(tmp_path: Path, world
     tokenizer = Tokenizer.load(world["model"])
     prompt = render_prompt(item.messages, tokenizer)
     seed = derive_seed(0, "evaluation", item.id, 1)
-    (completion,) = Engine(load_model(world["model"]), tokenizer).generate(
+    (completion,) = Engine(load_model(world["model"], device="cpu"), tokenizer).generate(
         [prompt], CONFIG.sampling, seeds=[seed]
     )
     response = completion.token_ids
     if completion.finish_reason == "length":
         response = [*response[:-1], tokenizer.eos_id]
-    (logit,) = score_sequences(load_score_model(world["safety"]).eval(), [[*prompt, *response]])
+    (logit,) = score_sequences(load_score_model(world["safety"], device="cpu").eval(), [[*prompt, *response]])
     assert item.rm_safety == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-5)
 
 

@@ -62,7 +62,7 @@ def test_greedy_is_that_of_transformers(
     )
     folder = tmp_path_factory.mktemp("theirs")
     theirs.save_pretrained(folder)
-    ours = Engine(load_model(folder), tokenizer).generate(PROMPTS, GREEDY, seeds=range(6))
+    ours = Engine(load_model(folder, device="cpu"), tokenizer).generate(PROMPTS, GREEDY, seeds=range(6))
     for prompt, completion in zip(PROMPTS, ours, strict=True):
         ids = theirs.generate(
             torch.tensor([prompt]), do_sample=False, max_new_tokens=20, eos_token_id=2, pad_token_id=0

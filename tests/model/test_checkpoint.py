@@ -52,7 +52,7 @@ def test_our_folder_gives_transformers_the_same_logits(config: ModelConfig) -> N
     with tempfile.TemporaryDirectory() as folder:
         save_model(model, Path(folder))
         theirs = AutoModelForCausalLM.from_pretrained(folder)
-        reloaded = load_model(Path(folder))
+        reloaded = load_model(Path(folder), device="cpu")
     with torch.no_grad():
         torch.testing.assert_close(theirs(text(config)).logits, model(text(config)), atol=1e-4, rtol=0)
     assert reloaded.config == config
@@ -83,7 +83,7 @@ def test_their_folder_gives_us_the_same_logits(config: ModelConfig) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
-        model = load_model(Path(folder))
+        model = load_model(Path(folder), device="cpu")
     assert model.config == config
     with torch.no_grad():
         torch.testing.assert_close(theirs(text(config)).logits, model(text(config)), atol=1e-4, rtol=0)
@@ -97,7 +97,7 @@ def test_reward_models_agree_with_transformers_both_ways(config: ModelConfig) ->
         save_score_model(model, Path(folder))
         theirs = AutoModelForSequenceClassification.from_pretrained(folder)
         theirs.save_pretrained(back)
-        reloaded = load_score_model(Path(back))
+        reloaded = load_score_model(Path(back), device="cpu")
     assert theirs.config.num_labels == 1
     with torch.no_grad():
         torch.testing.assert_close(
@@ -110,7 +110,7 @@ def test_shards_load_here_and_in_transformers(model: Transformer, tiny: ModelCon
     save_model(model, tmp_path, max_shard_bytes=20_000)
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path)
-    ours = load_model(tmp_path)
+    ours = load_model(tmp_path, device="cpu")
     with torch.no_grad():
         torch.testing.assert_close(theirs(text(tiny)).logits, model(text(tiny)), atol=1e-4, rtol=0)
     assert torch.equal(ours(text(tiny)), model(text(tiny)))
@@ -119,8 +119,8 @@ def test_shards_load_here_and_in_transformers(model: Transformer, tiny: ModelCon
 def test_stored_dtype_and_ids(model: Transformer, tmp_path: Path) -> None:
     save_model(model, tmp_path, dtype=torch.bfloat16)
     assert all(t.dtype == torch.bfloat16 for t in load_file(tmp_path / "model.safetensors").values())
-    assert load_model(tmp_path).output.weight.dtype == torch.float32
-    assert load_model(tmp_path, dtype=torch.bfloat16).output.weight.dtype == torch.bfloat16
+    assert load_model(tmp_path, device="cpu").output.weight.dtype == torch.float32
+    assert load_model(tmp_path, dtype=torch.bfloat16, device="cpu").output.weight.dtype == torch.bfloat16
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["bos_token_id"], config["eos_token_id"], config["torch_dtype"]) == (1, 2, "bfloat16")
     assert json.loads((tmp_path / "generation_config.json").read_text())["max_length"] == 64
@@ -140,7 +140,7 @@ def test_loaded_weights_do_not_hang_on_the_file(
     model: Transformer, tiny: ModelConfig, tmp_path: Path
 ) -> None:
     save_model(model, tmp_path)
-    loaded = load_model(tmp_path)
+    loaded = load_model(tmp_path, device="cpu")
     before = loaded(text(tiny))
     (tmp_path / "model.safetensors").write_bytes(b"")
     assert torch.equal(loaded(text(tiny)), before)
@@ -282,7 +282,7 @@ def test_damage_is_named(name: str, model: Transformer, tmp_path: Path) -> None:
     save_model(model, tmp_path)
     damage(tmp_path)
     with pytest.raises(CheckpointError, match=message):
-        load_model(tmp_path)
+        load_model(tmp_path, device="cpu")
 
 
 @settings(max_examples=25)
@@ -295,20 +295,20 @@ def test_any_flipped_header_byte_loads_or_is_named(model: Transformer, position:
         content[position] = byte
         file.write_bytes(content)
         with contextlib.suppress(CheckpointError):  # nothing else may come out
-            loaded = load_model(Path(folder))
+            loaded = load_model(Path(folder), device="cpu")
             assert all(weight.isfinite().all() for weight in loaded.parameters())
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="No such file"):
-        load_model(tmp_path / "absent")
+        load_model(tmp_path / "absent", device="cpu")
 
 
 def test_models_of_several_labels_are_no_reward_models(tiny: ModelConfig, tmp_path: Path) -> None:
     save_score_model(ScoreModel(Transformer(tiny)), tmp_path)
     change_json(id2label={"0": "a", "1": "b"})(tmp_path)
     with pytest.raises(CheckpointError, match="2 labels"):
-        load_score_model(tmp_path)
+        load_score_model(tmp_path, device="cpu")
 
 
 MEASURE = """
@@ -320,9 +320,9 @@ def peak_bytes():
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
 
-load_model(Path(sys.argv[1]))  # what torch loads and allocates on first use
+load_model(Path(sys.argv[1]), device="cpu")  # what torch loads and allocates on first use
 before = peak_bytes()
-model = load_model(Path(sys.argv[2]))
+model = load_model(Path(sys.argv[2]), device="cpu")
 print(peak_bytes() - before, sum(weight.nbytes for weight in model.parameters()))
 """
 

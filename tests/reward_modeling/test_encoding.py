@@ -61,7 +61,7 @@ def test_labels_follow_the_bins() -> None:
 
 
 def test_batched_scores_are_those_of_each_sequence_alone(world: dict[str, Path]) -> None:
-    tokenizer, model = Tokenizer.load(world["safety"]), load_score_model(world["safety"]).eval()
+    tokenizer, model = Tokenizer.load(world["safety"]), load_score_model(world["safety"], device="cpu").eval()
     pairs, _ = encode_pairs([comparison(i) for i in range(5)], tokenizer)
     with torch.no_grad():
         together = batch_pairs(pairs, margin="small").scores(model)

@@ -40,7 +40,7 @@ def pairs(world: dict[str, Path]) -> list[EncodedPair]:
 
 def test_equal_scores_cost_what_the_margins_say(world: dict[str, Path], pairs: list[EncodedPair]) -> None:
     """A head of zeros: log(1 + exp(m)) a pair, and log 2 for each labelled response, two of them to a pair."""
-    model = load_score_model(world["safety"])
+    model = load_score_model(world["safety"], device="cpu")
     torch.nn.init.zeros_(model.score.weight)
     task = task_of(model, pairs, size=N_PAIRS, weight=0.5, margin="large")
     (batch,) = task.micro_batches(0)
@@ -58,7 +58,7 @@ def test_micro_batches_change_neither_loss_nor_gradient(
     """Labelled and unlabelled pairs fall unevenly on the pieces; still every response weighs alike."""
     results = []
     for size in (N_PAIRS, 5, 1):
-        model = load_score_model(world["safety"])
+        model = load_score_model(world["safety"], device="cpu")
         task = task_of(model, pairs, size=size, weight=weight)
         losses = [task.loss(batch) for batch in task.micro_batches(0)]
         total = torch.stack([loss.sum for loss in losses]).sum()
@@ -71,7 +71,7 @@ def test_micro_batches_change_neither_loss_nor_gradient(
 
 
 def test_an_update_is_a_function_of_its_step(world: dict[str, Path], pairs: list[EncodedPair]) -> None:
-    model = load_score_model(world["safety"])
+    model = load_score_model(world["safety"], device="cpu")
     first, second = (task_of(model, pairs, size=5).micro_batches(0) for _ in range(2))
     for one, two in zip(first, second, strict=True):
         assert torch.equal(one.rows.tokens, two.rows.tokens)
@@ -81,7 +81,7 @@ def test_an_update_is_a_function_of_its_step(world: dict[str, Path], pairs: list
 def test_evaluate_is_the_loss_and_accuracy_of_the_held_out_pairs(
     world: dict[str, Path], pairs: list[EncodedPair]
 ) -> None:
-    model = load_score_model(world["safety"]).eval()
+    model = load_score_model(world["safety"], device="cpu").eval()
     found = task_of(model, pairs, size=5).evaluate()
     whole = task_of(model, pairs[:4], size=5)
     losses = [whole.loss(batch) for batch in whole.micro_batches(0)]

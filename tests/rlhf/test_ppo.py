@@ -85,7 +85,7 @@ def run(
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_model(folder).state_dict()
+    return load_model(folder, device="cpu").state_dict()
 
 
 def test_an_interrupted_run_ends_with_the_same_bits(
@@ -120,7 +120,9 @@ def test_the_artifact_is_a_model_and_every_iteration_is_logged(
     manifest = run(world, tmp_path)
     assert manifest.kind == "model"
     assert manifest.labels == {"version": "rlhf-v3-ppo"}
-    assert load_model(tmp_path / "ppo").config == load_model(world["model"]).config
+    assert (
+        load_model(tmp_path / "ppo", device="cpu").config == load_model(world["model"], device="cpu").config
+    )
     rows = [row for row in read_metrics(tmp_path / "ppo" / "metrics.jsonl") if row["split"] == "train"]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
     for name in (
@@ -163,13 +165,13 @@ def test_the_first_values_are_near_zero_whatever_scores_the_reward_model_gives(
     world: dict[str, Path], tmp_path: Path, source: str
 ) -> None:
     """Scores of 7 logits as first values taught policies to put off </s>: rewards are whitened, values were not."""
-    judge = load_score_model(world["helpfulness"])
+    judge = load_score_model(world["helpfulness"], device="cpu")
     with torch.no_grad():
         judge.score.weight *= 1000
     save_score_model(judge, tmp_path / "loud")
     tokens = torch.randint(3, 250, (4, 12), generator=torch.Generator().manual_seed(0))
     config = TINY.model_copy(update={"critic_init": source})
-    critic = ppo._new_critic(config, load_model(world["model"]), tmp_path / "loud", seed=1)
+    critic = ppo._new_critic(config, load_model(world["model"], device="cpu"), tmp_path / "loud", seed=1)
     with torch.no_grad():
         assert judge(tokens).abs().mean() > 5
         assert critic(tokens).abs().mean() < 0.5

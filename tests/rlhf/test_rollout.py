@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 def sampled(world: dict[str, Path], n: int = 6) -> tuple[Engine, list[EncodedPrompt], list[Completion]]:
     tokenizer = Tokenizer.load(world["model"])
-    engine = Engine(load_model(world["model"]), tokenizer)
+    engine = Engine(load_model(world["model"], device="cpu"), tokenizer)
     prompts = []
     for index in range(n):
         messages = (Message(role="user", content="what color is the hen? " * (index % 3 + 1)),)
@@ -73,7 +73,7 @@ def test_eos_is_a_response_token_and_the_filler_is_never_read(world: dict[str, P
 
 
 def test_values_are_taken_before_each_token(world: dict[str, Path]) -> None:
-    critic = load_score_model(world["helpfulness"])
+    critic = load_score_model(world["helpfulness"], device="cpu")
     _, rollout = laid_out(world)
     with torch.no_grad():
         values, everywhere = response_values(critic, rollout), critic(rollout.tokens)

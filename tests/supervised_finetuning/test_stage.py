@@ -58,14 +58,14 @@ def test_a_chat_model_comes_out_and_has_learned(config, base_model, folder, tmp_
     assert metrics["validation"]["loss"] < 0.5 * math.log(310)
     assert metrics["dropped"] == {"too_long": 0, "special_tags": 0, "no_answer": 0}
     tokenizer = Tokenizer.load(tmp_path / "sft")
-    assert tokenizer.vocab_size == load_model(tmp_path / "sft").config.vocab_size
+    assert tokenizer.vocab_size == load_model(tmp_path / "sft", device="cpu").config.vocab_size
     assert (tmp_path / "sft" / "tokenizer_config.json").is_file()
     assert finetune(config, **inputs, out=tmp_path / "sft", seed=0) == manifest, "unchanged: skipped"
 
 
 def test_learning_answers_teaches_answers(config, base_model, folder, dialogs, tmp_path) -> None:
     finetune(config, base_model=base_model, dialogs=[folder], out=tmp_path / "sft", seed=0)
-    tokenizer, model = Tokenizer.load(tmp_path / "sft"), load_model(tmp_path / "sft")
+    tokenizer, model = Tokenizer.load(tmp_path / "sft"), load_model(tmp_path / "sft", device="cpu")
     tokens = render_prompt(dialogs[0].messages[:1], tokenizer)
     for _ in range(40):
         tokens.append(int(model(torch.tensor([tokens]))[0, -1].argmax()))
@@ -109,7 +109,7 @@ def test_a_constant_number_of_steps_and_labels_can_be_given(config, base_model, 
 
 
 def test_packing_does_not_change_the_loss(base_model, dialogs) -> None:
-    model, examples = load_model(base_model), []
+    model, examples = load_model(base_model, device="cpu"), []
     for length, n_prompt in ((9, 4), (14, 6), (5, 2), (20, 12)):
         tokens = torch.randint(3, 310, (length,), generator=torch.Generator().manual_seed(length)).tolist()
         examples.append(TokenizedExample(tokens, [False] * n_prompt + [True] * (length - n_prompt)))

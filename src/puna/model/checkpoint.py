@@ -119,10 +119,12 @@ def save_score_model(
 
 
 def load_model(
-    folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    folder: Path, *, device: torch.device | str, dtype: torch.dtype = torch.float32
 ) -> Transformer:
     """Read a LlamaForCausalLM folder, ours or anyone's.
 
+    Args:
+        device: Has no default, so that no caller leaves a model on the CPU by oversight.
     Raises:
         CheckpointError: a file is missing, truncated, of another architecture or shape, or holds NaN or infinity.
     """
@@ -133,9 +135,9 @@ def load_model(
 
 
 def load_score_model(
-    folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    folder: Path, *, device: torch.device | str, dtype: torch.dtype = torch.float32
 ) -> ScoreModel:
-    """Read a LlamaForSequenceClassification folder with one label; raises as `load_model` does."""
+    """Read a LlamaForSequenceClassification folder with one label; arguments and errors as `load_model`'s."""
     config = read_config(folder, architecture="LlamaForSequenceClassification")
     with torch.device("meta"):
         model = ScoreModel(Transformer(config))

@@ -130,7 +130,7 @@ def test_the_released_model_tells_its_story(tmp_path: Path) -> None:
     tokenizer = Tokenizer.load(folder)
     prompt = tokenizer.encode("Once upon a time", bos=True)
     n_new = len(tokenizer.encode(expected, bos=True)) - len(prompt)
-    engine = Engine(load_model(folder), tokenizer)
+    engine = Engine(load_model(folder, device="cpu"), tokenizer)
     (completion,) = engine.generate(
         [prompt], SamplingConfig(temperature=0.0, max_new_tokens=n_new), seeds=[0]
     )
