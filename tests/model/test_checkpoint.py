@@ -307,7 +307,7 @@ def test_a_folder_with_dynamic_scaling_is_refused_by_name(model: Transformer, tm
     with pytest.raises(
         CheckpointError, match=r"config\.json: expected rope_type default, .* got rope_type 'dyn"
     ):
-        load_model(tmp_path)
+        load_model(tmp_path, device="cpu")
 
 
 def test_models_of_several_labels_are_no_reward_models(tiny: ModelConfig, tmp_path: Path) -> None:
