@@ -48,6 +48,12 @@ def llama_cpp_rows(weight: Tensor, n_heads: int) -> Tensor:
     return weight.reshape(n_heads, 2, n_rows // n_heads // 2, -1).swapaxes(1, 2).reshape(n_rows, -1)
 
 
+def heads_turned(name: str, config: ModelConfig) -> int:
+    """Heads of a matrix whose rows llama.cpp keeps in another order; 0 for all others. Said here anew, from its
+    converter: wq has the query heads, wk the key and value heads."""
+    return {"q_proj": config.n_heads, "k_proj": config.n_kv_heads}.get(name.split(".")[-2], 0)
+
+
 def random_blocks(kind: GGMLQuantizationType, shape: tuple[int, ...], *, seed: int) -> np.ndarray:
     """Any bytes are a quantized tensor, once the float16 scales in them are finite and not huge."""
     block, n_bytes = GGML_QUANT_SIZES[kind]

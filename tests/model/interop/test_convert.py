@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gguf import GGUFReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -40,6 +41,31 @@ def test_through_gguf_and_back(make_folder: MakeFolder, tmp_path: Path, dtype: s
     before, after = Tokenizer.load(folder), Tokenizer.load(tmp_path / "back")
     for text in ("the red fox sees 17 goats", "  two\n\nspaces é \U0001f999", ""):
         assert after.encode(text, bos=True) == before.encode(text, bos=True)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind", "file_type"),
+    [("bf16", torch.bfloat16, 32), ("fp16", torch.float16, 1), ("fp32", torch.float32, 0)],
+)
+@pytest.mark.parametrize("is_named", [True, False])
+def test_the_label_is_the_tensors_own_format(
+    make_folder: MakeFolder, tmp_path: Path, dtype: str, kind: torch.dtype, file_type: int, is_named: bool
+) -> None:
+    """config.json and general.file_type, whether the format is asked for or the source's own."""
+    folder = make_folder(torch.float32 if is_named else kind)
+    wanted = dtype if is_named else None
+    run(folder, tmp_path / "out", "hf", dtype=wanted)
+    assert {tensor.dtype for tensor in weights(tmp_path / "out").values()} == {kind}
+    values = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert f"torch.{values['torch_dtype']}" == str(kind)
+    run(folder, tmp_path / "meta", "meta", shards=2, dtype=wanted)
+    for path in (tmp_path / "meta").glob("*.pth"):
+        assert {tensor.dtype for tensor in torch.load(path, weights_only=True).values()} == {kind}
+    run(folder, tmp_path / "model.gguf", "gguf", dtype=wanted)
+    reader = GGUFReader(tmp_path / "model.gguf")
+    assert reader.fields["general.file_type"].contents() == file_type
+    stored = {tensor.tensor_type.name for tensor in reader.tensors if len(tensor.shape) == 2}
+    assert stored == {dtype.upper().replace("FP", "F")}
 
 
 def test_meta_to_gguf_to_meta(make_folder: MakeFolder, tmp_path: Path) -> None:

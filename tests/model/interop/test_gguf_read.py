@@ -10,11 +10,12 @@ import torch
 from gguf import GGUFReader, GGUFWriter
 from gguf.constants import GGMLQuantizationType as Kind
 from gguf.quants import dequantize
+from transformers import AutoModelForCausalLM
 
 import gguf_files
 from puna.core.errors import CheckpointError
 from puna.model.config import ModelConfig
-from puna.model.interop.gguf_layout import gguf_name, n_rotary_heads
+from puna.model.interop.gguf_layout import gguf_name
 from puna.model.interop.gguf_read import open_gguf
 from puna.model.interop.gguf_write import write_gguf
 
@@ -38,7 +39,7 @@ def test_quantized_tensors_have_the_values_that_the_gguf_package_gives(tmp_path:
                 continue
             wanted = torch.from_numpy(dequantize(raw, Kind[name]))
             assert wanted.std() > 0
-            if n_heads := n_rotary_heads(tensor_name, K_WIDE):
+            if n_heads := gguf_files.heads_turned(tensor_name, K_WIDE):
                 got = gguf_files.llama_cpp_rows(got, n_heads)
             assert torch.equal(got, wanted), tensor_name
 
@@ -57,11 +58,8 @@ def test_the_header_is_read_as_the_gguf_package_reads_it(tmp_path: Path, tiny: M
 
 
 def test_transformers_reads_the_same_weights(tmp_path: Path) -> None:
-    """Its reader needs the package accelerate."""
-    pytest.importorskip("accelerate")
-    transformers = pytest.importorskip("transformers")
     gguf_files.write_quantized(tmp_path / "model.gguf", K_WIDE, Kind.Q4_1)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+    theirs = AutoModelForCausalLM.from_pretrained(
         tmp_path, gguf_file="model.gguf", dtype=torch.float32
     ).state_dict()
     with open_gguf(tmp_path / "model.gguf") as source:

@@ -18,7 +18,7 @@ import gguf_files
 from puna.core.errors import CheckpointError, ConfigError
 from puna.model.config import ModelConfig
 from puna.model.interop import gguf_write
-from puna.model.interop.gguf_layout import gguf_name, n_rotary_heads
+from puna.model.interop.gguf_layout import gguf_name
 from puna.model.interop.gguf_read import open_gguf
 from puna.model.interop.gguf_write import GGUFFormat, write_gguf
 from puna.model.rope_scaling import LinearScaling, Llama3Scaling, YarnScaling
@@ -127,12 +127,25 @@ def test_the_bytes_are_those_of_the_gguf_package(
     stored = {tensor.name: tensor for tensor in GGUFReader(tmp_path / "model.gguf").tensors}
     assert len(stored) == len(values)
     for name, value in values.items():
-        if n_heads := n_rotary_heads(name, wide):
+        if n_heads := gguf_files.heads_turned(name, wide):
             value = gguf_files.llama_cpp_rows(value, n_heads)
         kind = Kind.F32 if value.dim() == 1 else Kind[dtype.upper()]
         assert stored[gguf_name(name)].tensor_type == kind
         wanted = quantize(value.numpy(), kind)
         assert stored[gguf_name(name)].data.tobytes() == wanted.tobytes(), name
+
+
+@pytest.mark.parametrize(("dtype", "label"), [("f32", 0), ("f16", 1), ("bf16", 32), ("q8_0", 7)])
+def test_the_file_is_labelled_as_its_matrices_are(
+    tmp_path: Path, wide: ModelConfig, dtype: GGUFFormat, label: int
+) -> None:
+    """general.file_type by llama.h's own numbers: programs show it, and choose by it."""
+    source = gguf_files.MemorySource(wide, gguf_files.random_values(wide))
+    write_gguf(source, tmp_path / "model.gguf", dtype=dtype)
+    reader = GGUFReader(tmp_path / "model.gguf")
+    assert reader.fields["general.file_type"].contents() == label
+    kinds = {tensor.tensor_type.name for tensor in reader.tensors if len(tensor.shape) == 2}
+    assert kinds == {dtype.upper()}
 
 
 def test_q8_0_errs_by_half_a_step_of_its_block(tmp_path: Path, wide: ModelConfig) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from puna.model.checkpoint import hf_name
 from puna.model.interop.gguf_read import GGUFSource, open_gguf
@@ -40,8 +41,6 @@ def source() -> GGUFSource:
 
 
 def theirs(kind: str) -> Any:
-    transformers = pytest.importorskip("transformers")
-    pytest.importorskip("accelerate", reason="transformers reads a GGUF only with accelerate")
     options = {} if kind == "AutoTokenizer" else {"dtype": torch.float32}
     return getattr(transformers, kind).from_pretrained(FILE.parent, gguf_file=FILE.name, **options)
 
