@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 from harness import Figure, Measure, compare, earlier_rounds, finish, interleaved, parser
 
+from puna.conversion.gguf_write import write_gguf
+from puna.conversion.hugging_face import HuggingFaceSource
 from puna.inference import Engine, Request, SamplingConfig
 from puna.model import ModelConfig, Transformer, load_model, save_model
-from puna.model.interop.gguf_write import write_gguf
-from puna.model.interop.hugging_face import HuggingFaceSource
 
 SMOLLM2_135M = ModelConfig(
     dim=576,

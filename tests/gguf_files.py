@@ -9,10 +9,10 @@ from gguf import GGUFWriter
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from torch import Tensor
 
+from puna.conversion.gguf_config import add_config
+from puna.conversion.gguf_layout import gguf_name
+from puna.conversion.stream import TensorInfo, TensorSource, shapes
 from puna.model.config import ModelConfig
-from puna.model.interop.gguf_config import add_config
-from puna.model.interop.gguf_layout import gguf_name
-from puna.model.interop.stream import TensorInfo, TensorSource, shapes
 
 
 class MemorySource(TensorSource):

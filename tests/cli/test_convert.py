@@ -93,7 +93,7 @@ def test_a_killed_command_goes_on(say, folder: Path, tmp_path: Path) -> None:
     program = (
         "import time\n"
         "from puna.cli.main import main\n"
-        "from puna.model.interop import writer\n"
+        "from puna.conversion import writer\n"
         "record = writer.Workspace.record\n"
         "def slowly(self, *arguments):\n"
         "    record(self, *arguments)\n"

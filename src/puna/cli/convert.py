@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from puna.cli.options import JsonOption, show
+from puna.conversion.convert import Dtype, Format
+from puna.conversion.convert import convert as convert_checkpoint
 from puna.core.progress import Reporter
-from puna.model.interop.convert import Dtype, Format
-from puna.model.interop.convert import convert as convert_checkpoint
 
 __all__ = ["register"]
 
