@@ -24,6 +24,13 @@ def shardable() -> ModelConfig:
 
 
 @pytest.fixture(scope="session")
+def tiny() -> ModelConfig:
+    return ModelConfig(
+        dim=32, n_layers=2, n_heads=4, n_kv_heads=2, vocab_size=40, hidden_dim=48, max_seq_len=64
+    )
+
+
+@pytest.fixture(scope="session")
 def tokenizer_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
     text = ["the red fox sees 17 small goats near a river and runs home", "a goat eats hay and oats all day"]

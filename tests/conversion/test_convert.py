@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from conversions import assert_same_bits, run, weights
 from imported_tokenizers import put_unigram_model
 from puna.conversion.convert import open_checkpoint
-from puna.conversion.stream import shapes
+from puna.conversion.source import shapes
 from puna.core.errors import CheckpointError, ConfigError, RecipeError
 from puna.model.checkpoint import save_model
 from puna.model.config import ModelConfig
@@ -149,8 +149,8 @@ def test_any_folder_name_is_a_plain_target(make_folder: MakeFolder, tmp_path: Pa
 def read_all(path: Path) -> tuple[ModelConfig, dict[str, torch.Tensor]] | None:
     """What a checkpoint holds, or None where it is refused; only our errors may come."""
     try:
-        with open_checkpoint(path) as source:
-            return source.config, {name: source.read(name).clone() for name in source.tensors}
+        source = open_checkpoint(path)
+        return source.config, {name: source.read(name).clone() for name in source.tensors}
     except RecipeError:  # which the command line turns into one message and exit code 2
         return None
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,8 +17,8 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 import gguf_files
 from puna.conversion.byte_level import CUTS, cut_of
 from puna.conversion.folder_vocabulary import folder_vocabulary
-from puna.conversion.gguf_header import read_header
-from puna.conversion.gguf_read import open_gguf
+from puna.conversion.gguf_file import read_gguf
+from puna.conversion.gguf_read import GGUFSource
 from puna.conversion.gguf_tokenizer import write_tokenizer
 from puna.conversion.gguf_write import write_gguf
 from puna.core.errors import CheckpointError
@@ -50,10 +49,11 @@ def through_gguf(
     config = model_with(n_tokens)
     path = folder / "model.gguf"
     source = gguf_files.MemorySource(config, gguf_files.random_values(config))
-    write_gguf(source, path, dtype="f32", tokenizer=tokenizer)
-    with open_gguf(path) as back:
-        assert back.tokenizer is not None
-        return back.tokenizer, dict(read_header(path).metadata)
+    source.tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
+    write_gguf(source, path, dtype="f32")
+    back = GGUFSource(path)
+    assert back.tokenizer is not None
+    return back.tokenizer, dict(read_gguf(path).metadata)
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +161,8 @@ def test_text_is_cut_as_llama_cpp_cuts_it(cut: str, words: list[str]) -> None:
 GOOD: Metadata = {
     "tokenizer.ggml.model": "llama",
     "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", "a"],
-    "tokenizer.ggml.scores": np.zeros(4, np.float32),
-    "tokenizer.ggml.token_type": np.array([2, 3, 3, 1], np.int32),
+    "tokenizer.ggml.scores": [0.0] * 4,
+    "tokenizer.ggml.token_type": [2, 3, 3, 1],
 }
 BYTES: Metadata = GOOD | {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.merges": ["a a"]}
 
@@ -172,9 +172,9 @@ BYTES: Metadata = GOOD | {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.merges
     [
         (GOOD | {"tokenizer.ggml.tokens": ["a", "a", "b", "c"]}, "tokens that differ"),
         (GOOD | {"tokenizer.ggml.tokens": 7}, "a list of texts in tokenizer.ggml.tokens"),
-        (GOOD | {"tokenizer.ggml.scores": np.zeros(3, np.float32)}, "4 numbers in tokenizer.ggml.scores"),
-        (GOOD | {"tokenizer.ggml.scores": np.full(4, np.nan, np.float32)}, "finite tokenizer.ggml.scores"),
-        (GOOD | {"tokenizer.ggml.token_type": np.full(4, 9, np.int32)}, "token_type from 1 to 6"),
+        (GOOD | {"tokenizer.ggml.scores": [0.0] * 3}, "4 numbers in tokenizer.ggml.scores"),
+        (GOOD | {"tokenizer.ggml.scores": [float("nan")] * 4}, "finite tokenizer.ggml.scores"),
+        (GOOD | {"tokenizer.ggml.token_type": [9] * 4}, "token_type from 1 to 6"),
         (GOOD | {"tokenizer.ggml.eos_token_id": 4}, "eos_token_id below 4, got 4"),
         (GOOD | {"tokenizer.ggml.eos_token_id": 1}, "three tokens for unk, bos and eos"),
         (GOOD | {"tokenizer.ggml.add_bos_token": 1}, "true or false in tokenizer.ggml.add_bos_token"),

@@ -10,14 +10,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from conversions import assert_same_bits, run, weights
-from puna.conversion.hugging_face import HuggingFaceLayout, HuggingFaceSource
-from puna.conversion.stream import TensorInfo, shapes
-from puna.conversion.writer import verify, workspace, write_tensors
+from puna.conversion.hugging_face import HuggingFaceSource, write_hugging_face
+from puna.conversion.source import TensorInfo, shapes
 from puna.core.errors import CheckpointError
-from puna.core.progress import quiet
 from puna.model.checkpoint import load_model
 from puna.model.config import ModelConfig
-from puna.model.generation_config import GenerationConfig
 
 MakeFolder = Callable[..., Path]
 
@@ -36,16 +33,16 @@ def test_shards_are_cut_and_indexed_as_transformers_reads_them(
     make_folder: MakeFolder, tmp_path: Path, shardable: ModelConfig
 ) -> None:
     folder, target = make_folder(torch.bfloat16), tmp_path / "out"
-    with HuggingFaceSource(folder) as source:
-        layout = HuggingFaceLayout(
-            source.config, source.tensors, source.tokenizer, GenerationConfig(), max_shard_bytes=60_000
-        )
-        with workspace(target, {}) as work:
-            write_tensors(source, layout, work, reporter=quiet())
-            verify(work, HuggingFaceSource, layout, reporter=quiet())
+    write_hugging_face(HuggingFaceSource(folder), target, max_shard_bytes=60_000)
     index = json.loads((target / "model.safetensors.index.json").read_text())
     assert set(index["weight_map"]) == set(shapes(shardable))
     assert len(set(index["weight_map"].values())) > 3
+    stored = weights(folder)
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in stored.values())
+    for file in set(index["weight_map"].values()):
+        held = load_file(target / file)
+        assert sum(tensor.nbytes for tensor in held.values()) <= 60_000
+        assert set(held) == {name for name, of in index["weight_map"].items() if of == file}
     assert_same_bits(weights(target), weights(folder))
     theirs = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
     tokens = torch.arange(3, 40)[None]
@@ -138,9 +135,9 @@ def test_a_lying_header_is_refused_before_anything_is_allocated(
 
 def test_the_planned_sizes_are_those_of_the_files(make_folder: MakeFolder) -> None:
     folder = make_folder(torch.float16)
-    with HuggingFaceSource(folder) as source:
-        stored = load_file(folder / "model.safetensors")
-        assert source.tensors == {
-            name: TensorInfo(tuple(stored[name].shape), torch.float16) for name in source.tensors
-        }
-        assert list(source.tensors) == list(shapes(source.config))
+    source = HuggingFaceSource(folder)
+    stored = load_file(folder / "model.safetensors")
+    assert source.tensors == {
+        name: TensorInfo(tuple(stored[name].shape), torch.float16) for name in source.tensors
+    }
+    assert list(source.tensors) == list(shapes(source.config))

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import gguf_files
-from puna.conversion.gguf_read import open_gguf
+from puna.conversion.gguf_read import GGUFSource
 from puna.conversion.gguf_write import GGUFFormat, write_gguf
-from puna.conversion.stream import TensorSource
+from puna.conversion.source import TensorSource
 from puna.core.records import Message
 from puna.model.checkpoint import hf_name
 from puna.model.config import PRESETS
@@ -90,11 +90,11 @@ def test_every_format_is_loaded_with_the_same_meaning(
     llama = opened(tmp_path / "model.gguf")
     llama.eval(prompt)
     theirs = torch.tensor(llama._ctx.get_logits()[: tokenizer.vocab_size])
-    with open_gguf(tmp_path / "model.gguf") as back:
-        model = Transformer(back.config).requires_grad_(False).eval()
-        for name, weight in model.named_parameters():
-            weight.copy_(back.read(hf_name(name)))
-        ours = model(torch.tensor([prompt]))[0, -1]
+    back = GGUFSource(tmp_path / "model.gguf")
+    model = Transformer(back.config).requires_grad_(False).eval()
+    for name, weight in model.named_parameters():
+        weight.copy_(back.read(hf_name(name)))
+    ours = model(torch.tensor([prompt]))[0, -1]
     assert (ours - theirs).abs().max() < 0.02 * ours.std() + 0.02  # they round activations to 8 or 16 bits
 
 

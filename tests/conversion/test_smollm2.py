@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from puna.conversion.gguf_read import GGUFSource, open_gguf
+from puna.conversion.gguf_read import GGUFSource
 from puna.model.checkpoint import hf_name
 from puna.model.transformer import Transformer
 
@@ -37,7 +37,7 @@ def lines() -> list[str]:
 
 @pytest.fixture(scope="module")
 def source() -> GGUFSource:
-    return open_gguf(FILE)
+    return GGUFSource(FILE)
 
 
 def theirs(kind: str) -> Any:

@@ -38,7 +38,7 @@ def convert(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a model in another format, one tensor at a time, and check it by reading it back.
+    """Write a model in another format, and check it by reading it back.
 
     Example: puna convert llama-2-7b llama-2-7b-hf --to hf --dtype bf16
     """

@@ -1,1 +1,1 @@
-"""Checkpoints in other programs' formats, read and written as streams of tensors; `puna convert` joins them."""
+"""Checkpoints in other programs' formats, read and written through their libraries; `puna convert` joins them."""

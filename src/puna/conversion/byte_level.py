@@ -8,11 +8,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from gguf import TokenType
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.pre_tokenizers import PreTokenizer
-
-from puna.conversion.sentencepiece_proto import PieceKind
 
 __all__ = ["BOS_ADDED", "CUTS", "byte_level_bpe", "cut_of"]
 
@@ -49,7 +48,7 @@ BOS_ADDED = frozenset({"llama-bpe", "llama3", "llama-v3"})
 
 def byte_level_bpe(
     tokens: Sequence[str],
-    kinds: Sequence[PieceKind],
+    kinds: Sequence[TokenType],
     merges: Sequence[tuple[str, str]],
     *,
     cut: str,
@@ -68,7 +67,7 @@ def byte_level_bpe(
             ignore_merges=cut in BOS_ADDED,
         )
     )
-    whole = {PieceKind.CONTROL: True, PieceKind.UNKNOWN: True, PieceKind.USER_DEFINED: False}
+    whole = {TokenType.CONTROL: True, TokenType.UNKNOWN: True, TokenType.USER_DEFINED: False}
     fast.add_tokens(
         [
             AddedToken(token, normalized=False, special=whole[kind])

@@ -1,26 +1,22 @@
-"""Any format to any other: recognise the source by looking, stream it into the target, verify, publish."""
+"""Any format to any other: recognise the source by looking, write the target, verify, publish."""
 
-import os
-from collections.abc import Callable
+import math
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from puna import __version__
-from puna.conversion.gguf_read import open_gguf
-from puna.conversion.gguf_write import GGUFFormat, write_gguf
-from puna.conversion.hugging_face import HuggingFaceLayout, HuggingFaceSource
-from puna.conversion.layout import Layout
+from puna.conversion.gguf_read import GGUFSource
+from puna.conversion.gguf_write import GGUFFormat, verify_gguf, write_gguf
+from puna.conversion.hugging_face import HuggingFaceSource, write_hugging_face
 from puna.conversion.llama2c import Llama2cSource, is_llama2c
-from puna.conversion.meta import MetaLayout, MetaSource
+from puna.conversion.meta import MetaSource, write_meta
 from puna.conversion.meta_params import PARAMS_FILE
-from puna.conversion.stream import TensorInfo, TensorSource
-from puna.conversion.tokenizer_files import generation_of, given_tokenizer
-from puna.conversion.tracking import tracked
-from puna.conversion.writer import refuse_overwriting, verify, workspace, write_tensors
+from puna.conversion.publish import built_aside, refuse_overwriting, verify
+from puna.conversion.source import PreparedSource, TensorSource
+from puna.conversion.tokenizer_files import given_tokenizer
 from puna.core.artifacts import describe
 from puna.core.errors import ConfigError, DataError
 from puna.core.inputs import require
@@ -69,7 +65,7 @@ def open_checkpoint(path: Path) -> TensorSource:
 
     Raises:
         DataError: nothing is there, or nothing that is known.
-        CheckpointError: it is damaged; every size is checked before anything is allocated.
+        CheckpointError: it is damaged.
     """
     require(path, "a model folder or file")
     if path.is_dir():
@@ -80,7 +76,7 @@ def open_checkpoint(path: Path) -> TensorSource:
         expected, got = f"a folder with config.json (Hugging Face) or {PARAMS_FILE} (Meta)", "neither in it"
     else:
         if _magic(path) == GGUF_MAGIC:
-            return open_gguf(path)
+            return GGUFSource(path)
         if is_llama2c(path):
             return Llama2cSource(path)
         expected, got = "a llama2.c or GGUF file", "a file of another kind"
@@ -97,9 +93,10 @@ def convert(
     tokenizer: Path | None = None,
     reporter: Reporter,
 ) -> Conversion:
-    """Write a checkpoint in another format, one tensor at a time; a repeated call resumes a killed one.
+    """Write a checkpoint in another format and read it back; the memory it takes is one file of weights.
 
-    A Hugging Face folder gets a manifest that names the source and its checksum, as every artifact has one.
+    The result is built aside and published whole; a killed conversion starts again. A Hugging Face folder gets a
+    manifest that names the source and its checksum, as every artifact has one.
 
     Args:
         n_shards: Of Meta's format; 1 when None.
@@ -111,62 +108,70 @@ def convert(
         StorageError: the disk is full, or returned other bits than were written.
     """
     refuse_overwriting(target)
-    _check_options(to, n_shards, dtype)
-    request = _request(source, target, to, n_shards, dtype, tokenizer)
+    _check_options(source, target, to, n_shards, dtype)
     started = datetime.now(UTC)
-    with open_checkpoint(source) as stream:
-        if tokenizer is not None:
-            stream.tokenizer = given_tokenizer(tokenizer)
-            stream.generation = None
-        _check_tokenizer(stream, source)
+    checkpoint = open_checkpoint(source)
+    if tokenizer is not None:
+        checkpoint.tokenizer = given_tokenizer(tokenizer)
+        checkpoint.generation = None
+    _check_tokenizer(checkpoint, source)
+    with built_aside(target) as result:
         if to is Format.GGUF:
-            _write_gguf(stream, target, dtype, reporter)
+            _to_gguf(checkpoint, result, dtype, target.stem, reporter)
         else:
-            layout, reopen = _layout(stream, to, n_shards or 1, dtype)
-            with workspace(target, request) as work:
-                write_tensors(stream, layout, work, reporter=reporter)
-                verify(work, reopen, layout, reporter=reporter)
-                if to is Format.HF:
-                    describe(
-                        work.result,
-                        out=target,
-                        kind="model",
-                        labels={"version": "converted"},
-                        config={"to": to, "dtype": dtype},
-                        inputs={"source": source, **({"tokenizer": tokenizer} if tokenizer else {})},
-                        started=started,
-                        metrics={},
-                    )
-        return Conversion(
-            n_parameters=sum(info.n_bytes // info.dtype.itemsize for info in stream.tensors.values()),
-            n_bytes=_size(target),
-            n_tensors=len(stream.tensors),
-            has_tokenizer=stream.tokenizer is not None,
-        )
+            _to_folder(checkpoint, result, to, n_shards or 1, dtype, reporter)
+        if to is Format.HF:
+            describe(
+                result,
+                out=target,
+                kind="model",
+                labels={"version": "converted"},
+                config={"to": to, "dtype": dtype},
+                inputs={"source": source, **({"tokenizer": tokenizer} if tokenizer else {})},
+                started=started,
+                metrics={},
+            )
+    return Conversion(
+        n_parameters=sum(math.prod(info.shape) for info in checkpoint.tensors.values()),
+        n_bytes=_size(target),
+        n_tensors=len(checkpoint.tensors),
+        has_tokenizer=checkpoint.tokenizer is not None,
+    )
 
 
-def _layout(
-    stream: TensorSource, to: Format, n_shards: int, dtype: Dtype | None
-) -> tuple[Layout, Callable[[Path], TensorSource]]:
-    written = {
-        name: TensorInfo(info.shape, _DTYPES[dtype] if dtype else info.dtype)
-        for name, info in stream.tensors.items()
-    }
-    if to is Format.META:
-        return MetaLayout(stream.config, written, stream.tokenizer, n_shards=n_shards), MetaSource
-    generation = stream.generation or generation_of(stream.tokenizer)
-    return HuggingFaceLayout(stream.config, written, stream.tokenizer, generation), HuggingFaceSource
+def _to_folder(
+    source: TensorSource, result: Path, to: Format, n_shards: int, dtype: Dtype | None, reporter: Reporter
+) -> None:
+    """A Hugging Face or a Meta folder; Meta's reads every tensor once for each shard."""
+    kind = _DTYPES[dtype] if dtype else None
+    with reporter.track("writing", len(source.tensors) * n_shards, "tensors") as tracker:
+        prepared = PreparedSource(source, dtype=kind, on_read=tracker.advance)
+        if to is Format.META:
+            write_meta(prepared, result, n_shards=n_shards)
+        else:
+            write_hugging_face(prepared, result)
+    with reporter.track("verifying", len(source.tensors), "tensors") as tracker:
+        prepared = PreparedSource(source, dtype=kind, on_read=tracker.advance)
+        verify(MetaSource(result) if to is Format.META else HuggingFaceSource(result), prepared)
 
 
-def _write_gguf(stream: TensorSource, target: Path, dtype: Dtype | None, reporter: Reporter) -> None:
-    """One GGUF file; its writer has its own resumption and its own reading back."""
-    embedding = next(iter(stream.tensors.values()))
+def _to_gguf(source: TensorSource, result: Path, dtype: Dtype | None, name: str, reporter: Reporter) -> None:
+    """One GGUF file."""
+    embedding = next(iter(source.tensors.values()))
     own = {value: key for key, value in _DTYPES.items()}[embedding.dtype]
-    with tracked(stream, reporter) as source:
-        write_gguf(source, target, dtype=_GGUF_DTYPES[dtype or own])
+    kind = _GGUF_DTYPES[dtype or own]
+    with reporter.track("writing", len(source.tensors), "tensors") as tracker:
+        write_gguf(PreparedSource(source, on_read=tracker.advance), result, dtype=kind, name=name)
+    with reporter.track("verifying", len(source.tensors), "tensors") as tracker:
+        verify_gguf(PreparedSource(source, on_read=tracker.advance), result, dtype=kind)
 
 
-def _check_options(to: Format, n_shards: int | None, dtype: Dtype | None) -> None:
+def _check_options(source: Path, target: Path, to: Format, n_shards: int | None, dtype: Dtype | None) -> None:
+    if target.resolve().is_relative_to(source.resolve()):
+        raise ConfigError(
+            where=str(target), expected="a target outside the source", got=f"one inside {source}",
+            fix="Choose another target.",
+        )  # fmt: skip
     if n_shards is not None and to is not Format.META:
         raise ConfigError(
             where="--shards",
@@ -191,36 +196,10 @@ def _size(target: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _check_tokenizer(stream: TensorSource, source: Path) -> None:
-    if stream.tokenizer is None:
+def _check_tokenizer(checkpoint: TensorSource, source: Path) -> None:
+    if checkpoint.tokenizer is None:
         return
-    stream.tokenizer.check_can_be_saved()
-    if stream.tokenizer.vocab_size > stream.config.vocab_size:
-        expected = f"a tokenizer of at most {stream.config.vocab_size} tokens, as the model has"
-        raise broken(source, expected, f"{stream.tokenizer.vocab_size}")
-
-
-def _request(
-    source: Path, target: Path, to: Format, n_shards: int | None, dtype: Dtype | None, tokenizer: Path | None
-) -> dict[str, Any]:
-    """Everything that determines the result; a partial one of anything else is not taken up."""
-    paths = [source, *([tokenizer] if tokenizer else [])]
-    if target.resolve().is_relative_to(source.resolve()):
-        raise ConfigError(
-            where=str(target), expected="a target outside the source", got=f"one inside {source}",
-            fix="Choose another target.",
-        )  # fmt: skip
-    return {
-        "version": __version__,
-        "to": to,
-        "shards": n_shards,
-        "dtype": dtype,
-        "inputs": [_identity(path) for path in paths],
-    }
-
-
-def _identity(path: Path) -> list[list[Any]]:
-    """Name, size and time of change of a file, or of each file of a folder."""
-    files = sorted(entry for entry in path.iterdir() if entry.is_file()) if path.is_dir() else [path]
-    found = [(file, file.stat()) for file in files if file.exists()]
-    return [[os.fspath(file.resolve()), stat.st_size, stat.st_mtime_ns] for file, stat in found]
+    checkpoint.tokenizer.check_can_be_saved()
+    if checkpoint.tokenizer.vocab_size > checkpoint.config.vocab_size:
+        expected = f"a tokenizer of at most {checkpoint.config.vocab_size} tokens, as the model has"
+        raise broken(source, expected, f"{checkpoint.tokenizer.vocab_size}")

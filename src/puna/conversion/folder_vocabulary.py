@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gguf import TokenType
 from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer as FastTokenizer
 
 from puna.conversion.byte_level import CUTS, cut_of
 from puna.conversion.gguf_vocabulary import Vocabulary
-from puna.conversion.sentencepiece_proto import PieceKind
 from puna.core.errors import CheckpointError
 from puna.model.hf_config import read_json
 
@@ -73,14 +73,14 @@ def _sentencepiece(path: Path, config: Mapping[str, Any]) -> Vocabulary:
     )
 
 
-def _piece_kind(processor: SentencePieceProcessor, token_id: int) -> PieceKind:
+def _piece_kind(processor: SentencePieceProcessor, token_id: int) -> TokenType:
     if processor.is_unknown(token_id):
-        return PieceKind.UNKNOWN
+        return TokenType.UNKNOWN
     if processor.is_control(token_id):
-        return PieceKind.CONTROL
+        return TokenType.CONTROL
     if processor.is_unused(token_id):
-        return PieceKind.UNUSED
-    return PieceKind.BYTE if processor.is_byte(token_id) else PieceKind.NORMAL
+        return TokenType.UNUSED
+    return TokenType.BYTE if processor.is_byte(token_id) else TokenType.NORMAL
 
 
 def _byte_level(path: Path, config: Mapping[str, Any]) -> Vocabulary:
@@ -97,9 +97,9 @@ def _byte_level(path: Path, config: Mapping[str, Any]) -> Vocabulary:
         raise _refused(path, "no normalizer, which llama.cpp would skip", repr(state["normalizer"])[:200])
     by_id = {token_id: token for token, token_id in fast.get_vocab(with_added_tokens=True).items()}
     tokens = [by_id.get(token_id, f"[PAD{token_id}]") for token_id in range(max(by_id) + 1)]
-    kinds = [PieceKind.NORMAL if token_id in by_id else PieceKind.UNUSED for token_id in range(len(tokens))]
+    kinds = [TokenType.NORMAL if token_id in by_id else TokenType.UNUSED for token_id in range(len(tokens))]
     for token_id, added in fast.get_added_tokens_decoder().items():
-        kinds[token_id] = PieceKind.CONTROL if added.special else PieceKind.USER_DEFINED
+        kinds[token_id] = TokenType.CONTROL if added.special else TokenType.USER_DEFINED
     ids = _control_ids(fast, config)
     around = fast.encode("").ids
     return Vocabulary(
@@ -146,6 +146,6 @@ def _padded(vocabulary: Vocabulary, n_tokens: int, where: Path) -> Vocabulary:
     missing = n_tokens - have
     return vocabulary._replace(
         tokens=vocabulary.tokens + [f"[PAD{token_id}]" for token_id in range(have, n_tokens)],
-        kinds=vocabulary.kinds + [PieceKind.UNUSED] * missing,
+        kinds=vocabulary.kinds + [TokenType.UNUSED] * missing,
         scores=vocabulary.scores + [-10_000.0] * missing if vocabulary.scores else [],
     )

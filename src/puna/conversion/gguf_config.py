@@ -8,7 +8,7 @@ import numpy as np
 from gguf import GGUFWriter
 from pydantic import ValidationError
 
-from puna.conversion.gguf_header import Header, damaged
+from puna.conversion.gguf_file import GGUFFile, damaged, shape_of
 from puna.conversion.gguf_rope import add_rope_scaling, rope_scaling_from_gguf
 from puna.model.config import ModelConfig
 
@@ -39,20 +39,20 @@ _NOT_LLAMA = (
 """Settings that change the computation to one that a Llama does not have."""
 
 
-def config_from_gguf(header: Header, *, where: Path) -> ModelConfig:
+def config_from_gguf(file: GGUFFile, *, where: Path) -> ModelConfig:
     """The shape of the model in a GGUF file.
 
     Raises:
         CheckpointError: it is of another architecture, a part of a split file, or lacks or contradicts a size.
     """
-    metadata = header.metadata
+    metadata = file.metadata
     _check_kind(metadata, where)
     values: dict[str, Any] = {field: _size(metadata, key, where) for field, key in _SIZES.items()}
     values["n_kv_heads"] = _size(metadata, "attention.head_count_kv", where, default=values["n_heads"])
     values["norm_eps"] = _number(metadata, "attention.layer_norm_rms_epsilon", where)
     values["rope_theta"] = _number(metadata, "rope.freq_base", where, default=10_000.0)
-    values["vocab_size"] = _vocab_size(header, where)
-    values["tie_embeddings"] = "output.weight" not in header.tensors
+    values["vocab_size"] = _vocab_size(file, where)
+    values["tie_embeddings"] = "output.weight" not in file.tensors
     values["rope_scaling"] = rope_scaling_from_gguf(metadata, where=where)
     width = _size(metadata, "attention.key_length", where, default=0)
     if width and width * values["n_heads"] != values["dim"]:
@@ -122,14 +122,15 @@ def _number(metadata: Mapping[str, Any], key: str, where: Path, *, default: floa
     return float(str(np.float32(value)))
 
 
-def _vocab_size(header: Header, where: Path) -> int:
+def _vocab_size(file: GGUFFile, where: Path) -> int:
     """Rows of the embedding, when the tokens and llama.vocab_size agree with them."""
-    embedding = header.tensors.get("token_embd.weight")
+    metadata = file.metadata
+    embedding = file.tensors.get("token_embd.weight")
     if embedding is None:
         raise damaged(where, "the tensor token_embd.weight", "a file without it")
-    n_rows = embedding.shape[0]
-    stated = _size(header.metadata, "vocab_size", where, default=n_rows)
-    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    n_rows = shape_of(embedding)[0]
+    stated = _size(metadata, "vocab_size", where, default=n_rows)
+    tokens = metadata.get("tokenizer.ggml.tokens")
     n_tokens = len(tokens) if isinstance(tokens, list) else n_rows
     if not n_rows == stated == n_tokens:
         raise damaged(

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from pydantic import ValidationError
 from torch import Tensor
 
-from puna.conversion.gguf_header import damaged
+from puna.conversion.gguf_file import damaged
 from puna.core.errors import ConfigError
 from puna.model.config import ModelConfig
 from puna.model.rope_scaling import LinearScaling, Llama3Scaling, RopeScaling, frequencies

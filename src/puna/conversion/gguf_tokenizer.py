@@ -9,10 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from gguf import TokenType
+
 from puna.conversion.byte_level import CUTS, byte_level_bpe
-from puna.conversion.gguf_header import damaged
+from puna.conversion.gguf_file import damaged
 from puna.conversion.gguf_vocabulary import Vocabulary, read_vocabulary
-from puna.conversion.sentencepiece_proto import Piece, PieceKind, sentencepiece_model
+from puna.conversion.sentencepiece_proto import Piece, sentencepiece_model
 from puna.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["tokenizer_from_gguf", "write_tokenizer"]
@@ -55,15 +57,15 @@ def write_tokenizer(metadata: Mapping[str, Any], folder: Path, *, where: Path) -
 def _sentencepiece(vocabulary: Vocabulary, where: Path) -> bytes:
     """Content of tokenizer.model; SentencePiece insists on three control pieces of the right kind."""
     kinds = list(vocabulary.kinds)
-    unknown = [token_id for token_id, kind in enumerate(kinds) if kind is PieceKind.UNKNOWN]
+    unknown = [token_id for token_id, kind in enumerate(kinds) if kind is TokenType.UNKNOWN]
     defaults = {"unk": unknown[0] if unknown else 0, "bos": 1, "eos": 2}
     ids = {name: vocabulary.ids.get(name, token_id) for name, token_id in defaults.items()}
     if len(set(ids.values())) < 3 or max(ids.values()) >= len(kinds):
         raise damaged(where, "three tokens for unk, bos and eos", repr(ids))
     for token_id in unknown:
-        kinds[token_id] = PieceKind.UNUSED
-    kinds[ids["unk"]] = PieceKind.UNKNOWN
-    kinds[ids["bos"]] = kinds[ids["eos"]] = PieceKind.CONTROL
+        kinds[token_id] = TokenType.UNUSED
+    kinds[ids["unk"]] = TokenType.UNKNOWN
+    kinds[ids["bos"]] = kinds[ids["eos"]] = TokenType.CONTROL
     pieces = [Piece(*piece) for piece in zip(vocabulary.tokens, vocabulary.scores, kinds, strict=True)]
     return sentencepiece_model(
         pieces,

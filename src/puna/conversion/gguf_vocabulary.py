@@ -1,15 +1,14 @@
 """The vocabulary in a GGUF file's settings, checked: tokens, their kinds and scores, merges, and control ids."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from gguf import GGUFWriter
+from gguf import GGUFWriter, TokenType
 
 from puna.conversion.byte_level import BOS_ADDED
-from puna.conversion.gguf_header import damaged
-from puna.conversion.sentencepiece_proto import PieceKind
+from puna.conversion.gguf_file import damaged
 
 __all__ = ["Vocabulary", "add_vocabulary", "read_vocabulary"]
 
@@ -30,7 +29,7 @@ class Vocabulary(NamedTuple):
     cut: str
     """Of a byte-level BPE: how text is cut into words before merging (byte_level.py)."""
     tokens: list[str]
-    kinds: list[PieceKind]
+    kinds: list[TokenType]
     scores: list[float]
     """Of a SentencePiece BPE; else empty."""
     merges: list[tuple[str, str]]
@@ -83,29 +82,29 @@ def _strings(metadata: Mapping[str, Any], key: str, where: Path) -> list[str]:
     return value
 
 
-def _numbers(metadata: Mapping[str, Any], key: str, n_tokens: int, where: Path) -> np.ndarray:
+def _numbers(metadata: Mapping[str, Any], key: str, n_tokens: int, where: Path) -> list[Any]:
     value = metadata.get(f"tokenizer.ggml.{key}")
-    if not isinstance(value, np.ndarray) or len(value) != n_tokens:
-        got = f"{len(value)}" if isinstance(value, np.ndarray) else "none"
-        raise damaged(where, f"{n_tokens} numbers in tokenizer.ggml.{key}, one a token", got)
+    if not isinstance(value, list) or len(value) != n_tokens or isinstance(value[0], str):
+        got = f"{len(value)}" if isinstance(value, list) else "none"
+        raise damaged(where, f"{n_tokens} numbers in tokenizer.ggml.{key}, one per token", got)
     return value
 
 
 def _scores(metadata: Mapping[str, Any], n_tokens: int, where: Path) -> list[float]:
-    scores = _numbers(metadata, "scores", n_tokens, where).astype(np.float32)
-    if not np.isfinite(scores).all():
+    scores = [float(score) for score in _numbers(metadata, "scores", n_tokens, where)]
+    if not all(map(math.isfinite, scores)):
         raise damaged(where, "finite tokenizer.ggml.scores", "NaN or infinity")
-    return scores.tolist()
+    return scores
 
 
-def _kinds(metadata: Mapping[str, Any], n_tokens: int, where: Path) -> list[PieceKind]:
+def _kinds(metadata: Mapping[str, Any], n_tokens: int, where: Path) -> list[TokenType]:
     if "tokenizer.ggml.token_type" not in metadata:
-        return [PieceKind.NORMAL] * n_tokens
-    numbers = _numbers(metadata, "token_type", n_tokens, where).tolist()
-    known = set(PieceKind)
+        return [TokenType.NORMAL] * n_tokens
+    numbers = _numbers(metadata, "token_type", n_tokens, where)
+    known = set(TokenType)
     if not known.issuperset(numbers):
         raise damaged(where, "tokenizer.ggml.token_type from 1 to 6", repr(set(numbers) - known)[:80])
-    return [PieceKind(number) for number in numbers]
+    return [TokenType(number) for number in numbers]
 
 
 def _merges(metadata: Mapping[str, Any], tokens: set[str], where: Path) -> list[tuple[str, str]]:

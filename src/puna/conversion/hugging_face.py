@@ -1,24 +1,19 @@
-"""Hugging Face Llama folders as a stream: safetensors read and written one tensor at a time."""
+"""Hugging Face Llama folders, through safetensors; model/checkpoint.py has the layout of their files."""
 
 import json
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from puna.conversion.layout import Layout, Part
-from puna.conversion.stream import TensorInfo, TensorSource, check_tensors
-from puna.conversion.tokenizer_files import folder_tokenizer
-from puna.model.checkpoint import MAX_SHARD_BYTES, opened, stored_tensors
-from puna.model.config import ModelConfig
-from puna.model.generation_config import GenerationConfig, read_generation_config, write_generation_config
+from puna.conversion.source import TensorInfo, TensorSource, check_tensors
+from puna.conversion.tokenizer_files import folder_tokenizer, generation_of
+from puna.model.checkpoint import MAX_SHARD_BYTES, opened, stored_tensors, write_weights
+from puna.model.generation_config import read_generation_config, write_generation_config
 from puna.model.hf_config import broken, config_to_hf, read_config
-from puna.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["HuggingFaceLayout", "HuggingFaceSource"]
+__all__ = ["HuggingFaceSource", "write_hugging_face"]
 
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _IGNORED = re.compile(r"rotary_emb\.inv_freq$")
@@ -53,102 +48,19 @@ class HuggingFaceSource(TensorSource):
         with opened(self._stored[name].path) as file:
             return file.get_tensor(name)
 
-    def close(self) -> None:
-        """Nothing stays open between reads."""
 
-
-class HuggingFaceLayout(Layout):
-    """model.safetensors, or shards of at most max_shard_bytes with an index; config.json and the tokenizer beside."""
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        tensors: Mapping[str, TensorInfo],
-        tokenizer: Tokenizer | None,
-        generation: GenerationConfig,
-        *,
-        max_shard_bytes: int = MAX_SHARD_BYTES,
-    ) -> None:
-        self.tensors = tensors
-        self._generation = generation
-        self._config = config
-        self._tokenizer = tokenizer
-        shards = _shards(tensors, max_shard_bytes)
-        self._headers: dict[str, bytes] = {}
-        self._places: dict[str, tuple[str, int]] = {}
-        for number, names in enumerate(shards, start=1):
-            file = "model.safetensors"
-            if len(shards) > 1:
-                file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            self._headers[file] = header = _header({name: tensors[name] for name in names})
-            offset = len(header)
-            for name in names:
-                self._places[name] = (file, offset)
-                offset += tensors[name].n_bytes
-
-    def begin(self, folder: Path) -> None:
-        """Headers, then room for the tensors."""
-        sizes = {file: len(header) for file, header in self._headers.items()}
-        for name, (file, _) in self._places.items():
-            sizes[file] += self.tensors[name].n_bytes
-        for file, header in self._headers.items():
-            with (folder / file).open("wb") as out:
-                out.write(header)
-                out.truncate(sizes[file])
-
-    def place(self, name: str, first_row: int, rows: Tensor) -> Iterator[Part]:
-        """Rows follow one another."""
-        file, start = self._places[name]
-        yield Part(file, start + first_row * (rows.nbytes // len(rows)), rows)
-
-    def finish(self, folder: Path) -> None:
-        """The index, the configurations and the tokenizer."""
-        if len(self._headers) > 1:
-            total = {"total_size": sum(info.n_bytes for info in self.tensors.values())}
-            files = {name: file for name, (file, _) in self._places.items()}
-            _write_json(folder / "model.safetensors.index.json", {"metadata": total, "weight_map": files})
-        dtype = next(iter(self.tensors.values())).dtype
-        values = config_to_hf(
-            self._config,
-            architecture="LlamaForCausalLM",
-            dtype=dtype,
-            token_ids=self._generation.token_ids(),
-        )
-        _write_json(folder / "config.json", values)
-        write_generation_config(self._generation, folder, max_length=self._config.max_seq_len)
-        if self._tokenizer is not None:
-            self._tokenizer.save(folder, max_seq_len=self._config.max_seq_len)
-
-
-def _shards(tensors: Mapping[str, TensorInfo], max_bytes: int) -> list[list[str]]:
-    """Fill files in order; a tensor larger than the limit has one of its own."""
-    shards: list[list[str]] = [[]]
-    size = 0
-    for name, info in tensors.items():
-        if shards[-1] and size + info.n_bytes > max_bytes:
-            shards.append([])
-            size = 0
-        shards[-1].append(name)
-        size += info.n_bytes
-    return shards
-
-
-def _header(tensors: Mapping[str, TensorInfo]) -> bytes:
-    """A safetensors header: its length, then JSON with the place of each tensor, padded to 8 bytes."""
-    names = {dtype: name for name, dtype in _DTYPES.items()}
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name, info in tensors.items():
-        entries[name] = {
-            "dtype": names[info.dtype],
-            "shape": list(info.shape),
-            "data_offsets": [offset, offset + info.n_bytes],
-        }
-        offset += info.n_bytes
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+def write_hugging_face(source: TensorSource, folder: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
+    """Write a LlamaForCausalLM folder; one file's weights are held at a time."""
+    sizes = {name: info.n_bytes for name, info in source.tensors.items()}
+    write_weights(folder, sizes, source.read, max_shard_bytes=max_shard_bytes)
+    generation = source.generation or generation_of(source.tokenizer)
+    values = config_to_hf(
+        source.config,
+        architecture="LlamaForCausalLM",
+        dtype=next(iter(source.tensors.values())).dtype,
+        token_ids=generation.token_ids(),
+    )
+    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_generation_config(generation, folder, max_length=source.config.max_seq_len)
+    if source.tokenizer is not None:
+        source.tokenizer.save(folder, max_seq_len=source.config.max_seq_len)

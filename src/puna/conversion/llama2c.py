@@ -1,21 +1,21 @@
-"""llama2.c's .bin checkpoints as a stream; read only.
+"""llama2.c's .bin checkpoints; read only.
 
 Source: legacy_export (version 0: no magic number, a negative vocabulary for an untied output) and version1_export of
 llama2.c's export.py. Both hold float32 in Meta's rotary layout. Version 2 holds 8-bit groups and is refused.
 """
 
 import math
-import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from puna.conversion.meta_shapes import is_rotated, separate
-from puna.conversion.stream import TensorInfo, TensorSource, row_blocks, shapes
+from puna.conversion.rotary_rows import is_rotated, separate
+from puna.conversion.source import TensorInfo, TensorSource, shapes
 from puna.model.checkpoint import meta_name
 from puna.model.config import ModelConfig
 from puna.model.hf_config import broken
@@ -61,43 +61,26 @@ class Llama2cSource(TensorSource):
         """
         self.path = path
         self.tokenizer = None
-        try:
-            self._file = path.open("rb", buffering=0)
-        except OSError as error:
-            raise broken(path, "a llama2.c checkpoint", error.strerror or str(error)) from None
-        try:
-            self.config, version, start = self._header()
-            size = os.fstat(self._file.fileno()).st_size
-            self._offsets, end = self._plan(version, start)
-            if end != size:
-                raise broken(path, f"a file of {end:,} bytes, as its header says", f"{size:,} bytes")
-        except BaseException:
-            self.close()
-            raise
+        self.config, version, start = self._header()
+        self._offsets, end = self._plan(version, start)
+        size = path.stat().st_size
+        if end != size:
+            raise broken(path, f"a file of {end:,} bytes, as its header says", f"{size:,} bytes")
         self.tensors = {name: TensorInfo(shape, torch.float32) for name, shape in shapes(self.config).items()}
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
     def read(self, name: str) -> Tensor:
         """One tensor, in Hugging Face's row order."""
-        tensor = torch.empty(self.tensors[name].shape, dtype=torch.float32)
-        buffer = memoryview(tensor.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
-        offset = self._offsets[name]
-        while buffer:
-            count = os.preadv(self._file.fileno(), [buffer], offset)
-            if count == 0:
-                raise broken(self.path, f"all of {name}", "the end of the file")
-            buffer, offset = buffer[count:], offset + count
-        if is_rotated(meta_name(name)):
-            for _, rows in row_blocks(tensor, multiple=self.config.head_dim):
-                rows.copy_(separate(rows, head_dim=self.config.head_dim))
-        return tensor
+        shape = self.tensors[name].shape
+        values = np.fromfile(self.path, "<f4", math.prod(shape), offset=self._offsets[name])
+        if values.size < math.prod(shape):
+            raise broken(self.path, f"all of {name}", "the end of the file")
+        tensor = torch.from_numpy(values).view(shape)
+        return separate(tensor, head_dim=self.config.head_dim) if is_rotated(name) else tensor
 
     def _header(self) -> tuple[ModelConfig, int, int]:
         """Configuration, version, and where the weights begin."""
-        start = self._file.read(VERSIONED.size)
+        with self.path.open("rb") as file:
+            start = file.read(VERSIONED.size)
         if len(start) < VERSIONED.size:
             raise broken(self.path, "a header", "the end of the file")
         if int.from_bytes(start[:4], "little") != MAGIC:

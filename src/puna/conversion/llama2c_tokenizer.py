@@ -9,7 +9,9 @@ import re
 import struct
 from pathlib import Path
 
-from puna.conversion.sentencepiece_proto import Piece, PieceKind, sentencepiece_model
+from gguf import TokenType
+
+from puna.conversion.sentencepiece_proto import Piece, sentencepiece_model
 from puna.model.hf_config import broken
 
 __all__ = ["is_llama2c_tokenizer", "read_llama2c_tokenizer"]
@@ -18,7 +20,7 @@ MAX_FILE_BYTES = 64 * 2**20
 MAX_PIECE_BYTES = 4096
 N_CONTROLS_AND_BYTES = 3 + 256
 """<unk>, <s> and </s> come first, then a piece for every byte."""
-CONTROLS = {0: ("<unk>", PieceKind.UNKNOWN), 1: ("<s>", PieceKind.CONTROL), 2: ("</s>", PieceKind.CONTROL)}
+CONTROLS = {0: ("<unk>", TokenType.UNKNOWN), 1: ("<s>", TokenType.CONTROL), 2: ("</s>", TokenType.CONTROL)}
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
@@ -50,11 +52,11 @@ def read_llama2c_tokenizer(path: Path) -> bytes:
                 raise broken(path, f"{name} as token {token_id}", repr(text[:20]))
             pieces.append(Piece(name, score, kind))
         elif _BYTE.fullmatch(text):
-            pieces.append(Piece(text, score, PieceKind.BYTE))
+            pieces.append(Piece(text, score, TokenType.BYTE))
         else:
-            pieces.append(Piece(text.replace(" ", SPACE), score, PieceKind.NORMAL))
+            pieces.append(Piece(text.replace(" ", SPACE), score, TokenType.NORMAL))
     names = {piece.text for piece in pieces}
-    n_bytes = sum(piece.kind is PieceKind.BYTE for piece in pieces)
+    n_bytes = sum(piece.kind is TokenType.BYTE for piece in pieces)
     if len(names) != len(pieces) or "" in names or n_bytes != 256:
         raise broken(
             path, "different pieces, one for every byte", f"{len(names)} of {len(pieces)}, {n_bytes} bytes"

@@ -1,26 +1,17 @@
 """Write a SentencePiece BPE model from its pieces, where a file keeps the vocabulary but not tokenizer.model itself.
 
-Source: sentencepiece_model.proto. A few fields of a protocol buffer need no library: sentencepiece reads its own
-format without the protobuf package, and so does a program that uses this.
+Source: sentencepiece_model.proto. The description that sentencepiece ships (sentencepiece_model_pb2) fails at import
+unless protobuf is as new as its own compiler, and sentencepiece does not ask for protobuf at all; a few fields need
+neither.
 """
 
 import struct
 from collections.abc import Sequence
-from enum import IntEnum
 from typing import NamedTuple
 
-__all__ = ["Piece", "PieceKind", "sentencepiece_model"]
+from gguf import TokenType
 
-
-class PieceKind(IntEnum):
-    """SentencePiece's kinds of pieces; GGUF's token types have the same numbers."""
-
-    NORMAL = 1
-    UNKNOWN = 2
-    CONTROL = 3
-    USER_DEFINED = 4
-    UNUSED = 5
-    BYTE = 6
+__all__ = ["Piece", "sentencepiece_model"]
 
 
 class Piece(NamedTuple):
@@ -28,7 +19,8 @@ class Piece(NamedTuple):
 
     text: str
     score: float
-    kind: PieceKind
+    kind: TokenType
+    """GGUF's token types have the numbers of SentencePiece's kinds."""
 
 
 def sentencepiece_model(
@@ -43,7 +35,7 @@ def sentencepiece_model(
     trainer = (
         _number(3, 2)  # model_type BPE
         + _number(4, len(pieces))
-        + _number(35, any(piece.kind is PieceKind.BYTE for piece in pieces))  # byte_fallback
+        + _number(35, any(piece.kind is TokenType.BYTE for piece in pieces))  # byte_fallback
         + b"".join(_number(40 + i, token_id) for i, token_id in enumerate((unk_id, bos_id, eos_id)))
         + _number(43, -1)  # pad_id
         + b"".join(

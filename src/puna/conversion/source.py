@@ -1,4 +1,4 @@
-"""A checkpoint as a stream of tensors: what every reader of a format offers and every writer takes.
+"""An open checkpoint: what every reader of a format offers and every writer takes.
 
 Names, shapes and the rotary layout (half-split, model/rope.py) are those of Hugging Face's LlamaForCausalLM, so
 that a format is described once, against this form. Nothing here reads a file.
@@ -6,35 +6,24 @@ that a format is described once, against this form. Nothing here reads a file.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from puna.model.checkpoint import hf_name
 from puna.model.config import ModelConfig
 from puna.model.generation_config import GenerationConfig
 from puna.model.hf_config import broken
+from puna.model.transformer import Transformer
 from puna.tokenizer.tokenizer import Tokenizer
 
-__all__ = [
-    "BLOCK_BYTES",
-    "STORED_DTYPES",
-    "TensorInfo",
-    "TensorSource",
-    "cast",
-    "check_tensors",
-    "row_blocks",
-    "shapes",
-]
+__all__ = ["PreparedSource", "TensorInfo", "TensorSource", "cast", "check_tensors", "shapes"]
 
 STORED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """The number formats a checkpoint may hold; a quantized one is delivered as one of these."""
-
-BLOCK_BYTES = 2 * 2**20
-"""Rows are converted about this many bytes at a time, so a copy never costs a whole tensor."""
 
 
 class TensorInfo(NamedTuple):
@@ -51,10 +40,9 @@ class TensorInfo(NamedTuple):
 
 
 class TensorSource(ABC):
-    """An open checkpoint of any format; a context manager that closes its files.
+    """An open checkpoint of any format.
 
-    Opening checks every name, shape and size against the configuration and the file before anything is allocated,
-    and raises CheckpointError.
+    Opening checks every name and shape against the configuration and the file, and raises CheckpointError.
     """
 
     path: Path
@@ -69,43 +57,49 @@ class TensorSource(ABC):
 
     @abstractmethod
     def read(self, name: str) -> Tensor:
-        """One tensor, bit for bit as stored (a quantized one as its exact values); allocates that tensor only."""
+        """One tensor, bit for bit as stored (a quantized one as its exact values)."""
 
-    @abstractmethod
-    def close(self) -> None:
-        """Release files."""
 
-    def __enter__(self) -> "TensorSource":
-        return self
+class PreparedSource(TensorSource):
+    """Another checkpoint as it will be written: its tensors finite and in the wanted number format."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    def __init__(
+        self,
+        source: TensorSource,
+        *,
+        dtype: torch.dtype | None = None,
+        on_read: Callable[[], object] = lambda: None,
     ) -> None:
-        self.close()
+        """Prepare nothing yet.
+
+        Args:
+            dtype: None keeps each tensor's own.
+            on_read: Called after each tensor, to follow the progress.
+        """
+        self.path, self.config = source.path, source.config
+        self.tokenizer, self.generation = source.tokenizer, source.generation
+        self.tensors = {
+            name: TensorInfo(info.shape, dtype or info.dtype) for name, info in source.tensors.items()
+        }
+        self._source = source
+        self._on_read = on_read
+
+    def read(self, name: str) -> Tensor:
+        """One tensor.
+
+        Raises:
+            CheckpointError: it holds NaN or infinity, or a value beyond the range of the format.
+        """
+        tensor = cast(self._source.read(name), name, dtype=self.tensors[name].dtype, where=self.path)
+        self._on_read()
+        return tensor
 
 
 def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor, embedding first and output matrix last, as a forward pass meets them."""
-    dim, hidden = config.dim, config.hidden_dim
-    kv = config.n_kv_heads * config.head_dim
-    layer = {
-        "input_layernorm": (dim,),
-        "self_attn.q_proj": (config.n_heads * config.head_dim, dim),
-        "self_attn.k_proj": (kv, dim),
-        "self_attn.v_proj": (kv, dim),
-        "self_attn.o_proj": (dim, config.n_heads * config.head_dim),
-        "post_attention_layernorm": (dim,),
-        "mlp.gate_proj": (hidden, dim),
-        "mlp.up_proj": (hidden, dim),
-        "mlp.down_proj": (dim, hidden),
-    }
-    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, dim)}
-    for number in range(config.n_layers):
-        found |= {f"model.layers.{number}.{part}.weight": shape for part, shape in layer.items()}
-    found["model.norm.weight"] = (dim,)
-    if not config.tie_embeddings:
-        found["lm_head.weight"] = (config.vocab_size, dim)
-    return found
+    """Name and shape of every tensor, embedding first and output matrix last."""
+    with torch.device("meta"):
+        model = Transformer(config)
+    return {hf_name(name): tuple(weight.shape) for name, weight in model.named_parameters()}
 
 
 def check_tensors(
@@ -122,7 +116,7 @@ def check_tensors(
         raise broken(where, f"{len(wanted)} tensors", f"no {missing[0]} ({len(missing)} missing)")
     unknown = sorted(found.keys() - wanted.keys())
     if unknown:
-        raise broken(where, "the tensors of a Llama", f"also {unknown[0]} ({len(unknown)} unknown)")
+        raise broken(where, "the tensors of a Llama", f"also {unknown[0]:.80} ({len(unknown)} unknown)")
     for name, shape in wanted.items():
         if found[name].shape != shape:
             raise broken(
@@ -133,33 +127,24 @@ def check_tensors(
     return {name: found[name] for name in wanted}
 
 
-def row_blocks(tensor: Tensor, *, multiple: int = 1) -> Iterator[tuple[int, Tensor]]:
-    """First row and rows of successive views of about BLOCK_BYTES.
-
-    Args:
-        multiple: Rows that must stay together, such as those of one head.
-    """
-    n_rows = tensor.shape[0]
-    row_bytes = max(1, tensor.nbytes // max(1, n_rows))
-    step = max(1, BLOCK_BYTES // (row_bytes * multiple)) * multiple
-    for first in range(0, n_rows, step):
-        yield first, tensor[first : first + step]
-
-
-def cast(tensor: Tensor, name: str, *, dtype: torch.dtype | None, where: Path) -> Tensor:
-    """The tensor in that format, finite before and after; None keeps its own, without a copy.
+def cast(tensor: Tensor, name: str, *, dtype: torch.dtype, where: Path) -> Tensor:
+    """The tensor in that format, finite before and after; its own format costs no copy.
 
     Raises:
         CheckpointError: it holds NaN or infinity, or a value beyond the range of the format.
     """
-    if not tensor.isfinite().all():
+    if not _is_finite(tensor):
         raise broken(where, f"finite numbers in {name}", "NaN or infinity")
-    if dtype is None or dtype == tensor.dtype:
-        return tensor
     converted = tensor.to(dtype)
-    if not converted.isfinite().all():
+    if not _is_finite(converted):
         largest = tensor.abs().max().item()
         raise broken(
             where, f"{name} within the range of {str(dtype).removeprefix('torch.')}", f"{largest:.4g}"
         )
     return converted
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """By the extremes, which NaN spreads to, so that no tensor is made for the answer."""
+    low, high = tensor.aminmax()
+    return bool(low.isfinite() and high.isfinite())

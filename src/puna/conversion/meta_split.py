@@ -1,17 +1,13 @@
-"""How Meta's checkpoints cut and turn each tensor: model-parallel splits, replicas, and the rotary layout.
+"""How Meta's checkpoints are cut into shards: model-parallel splits and replicas.
 
-Source: the parallel layers and the rotary code of Meta's model.py. Meta turns neighbouring rows of a head together,
-Hugging Face row i with row i + head_dim / 2: the same rotation after a permutation of the rows of wq and wk.
+Source: the parallel layers of Meta's model.py.
 """
-
-from jaxtyping import Shaped
-from torch import Tensor
 
 from puna.conversion.meta_params import LLAMA3_SCALING
 from puna.core.errors import ConfigError
 from puna.model.config import ModelConfig
 
-__all__ = ["SHARD_COUNTS", "check_split", "interleave", "is_rotated", "separate", "split_dim"]
+__all__ = ["SHARD_COUNTS", "check_split", "split_dim"]
 
 SHARD_COUNTS = (1, 2, 4, 8)
 """Model-parallel sizes of the released 7B, 13B, 34B and 70B."""
@@ -24,23 +20,6 @@ _SPLITS = {
 def split_dim(name: str) -> int | None:
     """Dimension along which a tensor, by Meta's name, is cut; None when every shard holds all of it."""
     return _SPLITS.get(name.split(".")[-2])
-
-
-def is_rotated(name: str) -> bool:
-    """Whether rotary embedding meets the rows of this tensor, by Meta's name."""
-    return name.endswith((".wq.weight", ".wk.weight"))
-
-
-def interleave(rows: Shaped[Tensor, "row dim"], *, head_dim: int) -> Shaped[Tensor, "row dim"]:
-    """Whole heads from Hugging Face's order of rows to Meta's: row i and row i + head_dim / 2 become neighbours."""
-    heads = rows.view(-1, 2, head_dim // 2, rows.shape[1])
-    return heads.transpose(1, 2).reshape(rows.shape)
-
-
-def separate(rows: Shaped[Tensor, "row dim"], *, head_dim: int) -> Shaped[Tensor, "row dim"]:
-    """Whole heads from Meta's order of rows to Hugging Face's; undoes `interleave`."""
-    heads = rows.view(-1, head_dim // 2, 2, rows.shape[1])
-    return heads.transpose(1, 2).reshape(rows.shape)
 
 
 def check_split(config: ModelConfig, n_shards: int) -> None:

@@ -1,23 +1,21 @@
-"""Killed conversions go on to the same bytes; nothing is overwritten; what comes back wrong is noticed."""
+"""A killed conversion leaves nothing; nothing is overwritten; what comes back wrong is noticed."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from gguf import GGUFWriter
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from conversions import assert_same_bits, run, weights
-from puna.conversion import writer
 from puna.conversion.hugging_face import HuggingFaceSource
 from puna.conversion.meta import MetaSource
-from puna.conversion.stream import TensorSource
 from puna.core.errors import CheckpointError, ConfigError, RunLockedError, StorageError
 from puna.core.locking import run_lock
+from puna.model import checkpoint
 
 MakeFolder = Callable[..., Path]
 
@@ -28,18 +26,6 @@ def files(folder: Path) -> dict[str, bytes]:
 
 class Killed(BaseException):
     """Stands for a signal: nothing in the product may catch it."""
-
-
-def kill_after(n_tensors: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """End the conversion when this many tensors are finished."""
-    record = writer.Workspace.record
-
-    def last(self: writer.Workspace, name: str, checksum: str) -> None:
-        record(self, name, checksum)
-        if len(self.sums) == n_tensors:
-            raise Killed
-
-    monkeypatch.setattr(writer.Workspace, "record", last)
 
 
 def files_without_times(folder: Path) -> dict[str, object]:
@@ -55,9 +41,13 @@ def files_without_times(folder: Path) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize(("to", "shards"), [("meta", 4), ("hf", None)])
-@pytest.mark.parametrize("n_reads", [0, 1, 7, 19])
-def test_a_killed_conversion_goes_on_to_the_same_bytes(
+def contents(path: Path) -> dict[str, object]:
+    return {"": path.read_bytes()} if path.is_file() else files_without_times(path)
+
+
+@pytest.mark.parametrize(("to", "shards"), [("meta", 4), ("hf", None), ("gguf", None)])
+@pytest.mark.parametrize("n_reads", [0, 1, 19, 22, 41])
+def test_a_killed_conversion_leaves_nothing_and_the_next_one_is_whole(
     make_folder: MakeFolder,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -65,69 +55,48 @@ def test_a_killed_conversion_goes_on_to_the_same_bytes(
     shards: int | None,
     n_reads: int,
 ) -> None:
+    """Stopped while writing the first or a later shard, or (after 21 reads, in Meta's case 84) while verifying."""
     folder = make_folder(torch.float32)
-    run(folder, tmp_path / "whole", to, shards=shards, dtype="bf16")
-    names: list[str] = []
-    read = HuggingFaceSource.read
+    whole = tmp_path / "whole" / "out"
+    whole.parent.mkdir()
+    run(folder, whole, to, shards=shards, dtype="bf16")
+    read, left = HuggingFaceSource.read, [n_reads]
 
-    def counted(self: HuggingFaceSource, name: str) -> Tensor:
+    def stopping(self: HuggingFaceSource, name: str) -> Tensor:
         if self.path == folder:
-            if len(names) == n_reads:
+            left[0] -= 1
+            if left[0] < 0:
                 raise Killed
-            names.append(name)
         return read(self, name)
 
-    monkeypatch.setattr(HuggingFaceSource, "read", counted)
-    with pytest.raises(Killed):
-        run(folder, tmp_path / "out", to, shards=shards, dtype="bf16")
-    assert not (tmp_path / "out").exists()
-    before, n_reads = list(names), -1
-    names.clear()
-    run(folder, tmp_path / "out", to, shards=shards, dtype="bf16")
-    assert not set(before) & set(names)  # finished tensors are not read again
-    assert files_without_times(tmp_path / "out") == files_without_times(tmp_path / "whole")
-    assert [path.name for path in tmp_path.glob(".*")] == []
-
-
-def test_a_line_of_the_journal_cut_short_does_not_count(
-    make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = make_folder()
     with monkeypatch.context() as patch:
-        kill_after(5, patch)
+        patch.setattr(HuggingFaceSource, "read", stopping)
         with pytest.raises(Killed):
-            run(folder, tmp_path / "out", "hf")
-    journal = tmp_path / ".out.partial" / "journal.jsonl"
-    os.truncate(journal, journal.stat().st_size - 30)
-    run(folder, tmp_path / "out", "hf")
-    assert_same_bits(weights(tmp_path / "out"), weights(folder))
+            run(folder, tmp_path / "out", to, shards=shards, dtype="bf16")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "whole"]
+    run(folder, tmp_path / "out", to, shards=shards, dtype="bf16")
+    assert contents(tmp_path / "out") == contents(whole)
 
 
-def test_another_request_starts_over(
-    make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The remains of a conversion to bf16, or of a source that changed since, are not mixed into this one."""
-    folder = make_folder()
-    for dtype in ("bf16", None):
-        with monkeypatch.context() as patch:
-            kill_after(9, patch)
-            with pytest.raises(Killed):
-                run(folder, tmp_path / "out", "hf", dtype=dtype)
-    newer = make_folder(seed=6)
-    run(newer, tmp_path / "out", "hf")
-    assert_same_bits(weights(tmp_path / "out"), weights(newer))
-
-
-def test_a_damaged_journal_starts_over(make_folder: MakeFolder, tmp_path: Path) -> None:
-    folder = make_folder()
-    partial = tmp_path / ".out.partial"
-    (partial / "result").mkdir(parents=True)
-    for content in (b"", b"\xff\xfe\n", b"{}\n", b'{"request": 1}\n[1]\n'):
-        (partial / "journal.jsonl").write_bytes(content)
-        run(folder, tmp_path / "out", "hf")
-        assert_same_bits(weights(tmp_path / "out"), weights(folder))
-        (tmp_path / "out").rename(tmp_path / f"done {content!r}")
-        (partial / "result").mkdir(parents=True)
+@pytest.mark.parametrize("to", ["hf", "meta", "gguf"])
+def test_what_a_killed_process_left_is_not_mixed_in(make_folder: MakeFolder, tmp_path: Path, to: str) -> None:
+    """Files of another conversion, as SIGKILL leaves them; or one file where a folder will be."""
+    folder, partial = make_folder(), tmp_path / ".out.partial"
+    whole = tmp_path / "whole" / "out"
+    whole.parent.mkdir()
+    run(folder, whole, to)
+    for remains in ("folder", "file"):
+        partial.mkdir()
+        if remains == "file":
+            (partial / "result").write_bytes(b"GGUF")
+        else:
+            (partial / "result").mkdir()
+            (partial / "result" / "model-00007-of-00009.safetensors").write_bytes(b"half")
+            (partial / "result" / "consolidated.07.pth").write_bytes(b"half")
+        run(folder, tmp_path / "out", to)
+        assert not partial.exists()
+        assert contents(tmp_path / "out") == contents(whole)
+        (tmp_path / "out").rename(tmp_path / f"done {remains}")
 
 
 @pytest.mark.parametrize("kind", ["folder", "empty folder", "file", "dangling link"])
@@ -150,13 +119,13 @@ def test_what_appeared_meanwhile_is_not_overwritten(
     make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, target = make_folder(), tmp_path / "out"
-    record = writer.Workspace.record
+    read = HuggingFaceSource.read
 
-    def intruding(self: writer.Workspace, name: str, checksum: str) -> None:
-        record(self, name, checksum)
+    def intruding(self: HuggingFaceSource, name: str) -> Tensor:
         target.mkdir(exist_ok=True)
+        return read(self, name)
 
-    monkeypatch.setattr(writer.Workspace, "record", intruding)
+    monkeypatch.setattr(HuggingFaceSource, "read", intruding)
     with pytest.raises(ConfigError, match="a name that is free"):
         run(folder, target, "hf")
     assert list(target.iterdir()) == []
@@ -190,15 +159,17 @@ def test_a_full_disk_is_one_message(
 ) -> None:
     folder = make_folder()
 
-    def full(*_: object) -> int:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", full)
-        with pytest.raises(StorageError, match="room to write"):
-            run(folder, tmp_path / "out", "hf")
-    run(folder, tmp_path / "out", "hf")
-    assert_same_bits(weights(tmp_path / "out"), weights(folder))
+    for owner, name, to in (
+        (checkpoint, "save_file", "hf"), (torch, "save", "meta"), (GGUFWriter, "write_tensor_data", "gguf"),
+    ):  # fmt: skip
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, full)
+            with pytest.raises(StorageError, match=r"room to write.*it starts over"):
+                run(folder, tmp_path / "out", to)
+        assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_one_conversion_a_target(make_folder: MakeFolder, tmp_path: Path) -> None:
@@ -225,22 +196,3 @@ def test_a_range_that_the_format_lacks_is_refused_by_name(make_folder: MakeFolde
     expected = {name: tensor.bfloat16() for name, tensor in tensors.items()}
     assert_same_bits(weights(tmp_path / "out"), expected)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["torch_dtype"] == "bfloat16"
-
-
-def test_a_tensor_is_let_go_before_the_next_is_read(
-    make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Writing and verifying; test_memory.py measures what this promises."""
-    run(make_folder(), tmp_path / "meta", "meta", shards=2)
-    alive: list[StorageWeakRef] = []
-    for reader in (HuggingFaceSource, MetaSource):
-
-        def watched(self: TensorSource, name: str, read: Callable[..., Tensor] = reader.read) -> Tensor:
-            assert all(storage.expired() for storage in alive)
-            tensor = read(self, name)
-            alive.append(StorageWeakRef(tensor.untyped_storage()))
-            return tensor
-
-        monkeypatch.setattr(reader, "read", watched)
-    run(tmp_path / "meta", tmp_path / "out", "hf", dtype="bf16")
-    assert len(alive) == 2 * len(weights(tmp_path / "out"))
