@@ -65,7 +65,8 @@ class _GuardedReader(GGUFReader):
 
     def _get(self, offset: int, dtype: Any, count: Any = 1, override_order: Any = None) -> Any:
         if not self._n_reads:
-            self.data = np.asarray(self.data)  # views of a memmap take twice the memory, three times the time
+            # views of a memmap take twice the memory and three times the time of plain ones
+            self.data = np.asarray(self.data)  # type: ignore[assignment]
         self._n_reads += 1
         if self._n_reads > MAX_READS:
             raise ValueError(f"more than {MAX_READS} entries in the header")
