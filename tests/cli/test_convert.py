@@ -136,7 +136,7 @@ def test_hostile_files_are_one_message(say, folder: Path, tmp_path: Path) -> Non
     pth = tmp_path / "pth"
     say("convert", folder, pth, "--to", "meta")
     (pth / "checklist.chk").unlink()
-    torch.save({"a": Attack(tmp_path / "it ran")}, pth / "consolidated.00.pth")
+    torch.save({"a": Attack(tmp_path / "it-ran")}, pth / "consolidated.00.pth")
     gguf = tmp_path / "huge.gguf"
     gguf.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 2**60, 2**60))
     cut = tmp_path / "cut.gguf"
@@ -155,7 +155,7 @@ def test_hostile_files_are_one_message(say, folder: Path, tmp_path: Path) -> Non
         assert message in said.stderr.replace("\n", " ")
         assert "Traceback" not in said.stderr
         assert not (tmp_path / "out").exists()
-    assert not (tmp_path / "it ran").exists()
+    assert not (tmp_path / "it-ran").exists()
 
 
 @pytest.mark.real

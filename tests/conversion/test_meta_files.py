@@ -61,7 +61,7 @@ class Attack:
 
 def test_nothing_runs(tmp_path: Path) -> None:
     """One message that names the function, and none of torch's advice to load the file all the same."""
-    attack, marker = Attack(tmp_path / "it ran"), tmp_path / "it ran"
+    attack, marker = Attack(tmp_path / "it-ran"), tmp_path / "it-ran"
     for protocol in (2, 3, 4, 5):
         for values in ({"a": attack}, attack, {"a": torch.ones(1), "b": [attack]}):
             path = saved(tmp_path / "bad.pth", values, pickle_protocol=protocol)
