@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 from harness import Figure, Measure, compare, earlier_rounds, finish, interleaved, parser
 
+from puna.conversion.convert import Dtype, Format, convert
+from puna.core.progress import quiet
 from puna.inference import Engine, Request, SamplingConfig
 from puna.model import ModelConfig, Transformer, load_model, save_model
-from puna.model.interop.gguf_write import write_gguf
-from puna.model.interop.hugging_face import HuggingFaceSource
 
 SMOLLM2_135M = ModelConfig(
     dim=576,
@@ -168,7 +168,7 @@ def _f16(folder: Path, cache: Path) -> Path:
     path = cache / f"{folder.name}-f16.gguf"
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        write_gguf(HuggingFaceSource(folder), path, dtype="f16")
+        convert(folder, path, to=Format.GGUF, dtype=Dtype.FP16, reporter=quiet())
     return path
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from puna.conversion.convert import Conversion, Dtype, Format, convert
 from puna.core.progress import Reporter, quiet
-from puna.model.interop.convert import Conversion, Dtype, Format, convert
 
 __all__ = ["assert_same_bits", "run", "weights"]
 

@@ -9,10 +9,9 @@ from gguf import GGUFWriter
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from torch import Tensor
 
+from puna.conversion.gguf_config import add_config
+from puna.conversion.source import TensorInfo, TensorSource, shapes
 from puna.model.config import ModelConfig
-from puna.model.interop.gguf_config import add_config
-from puna.model.interop.gguf_layout import gguf_name
-from puna.model.interop.stream import TensorInfo, TensorSource, shapes
 
 
 class MemorySource(TensorSource):
@@ -30,9 +29,6 @@ class MemorySource(TensorSource):
         self.n_reads += 1
         return self.values[name]
 
-    def close(self) -> None:
-        pass
-
 
 def random_values(
     config: ModelConfig, *, dtype: torch.dtype = torch.float32, seed: int = 0
@@ -46,6 +42,37 @@ def llama_cpp_rows(weight: Tensor, n_heads: int) -> Tensor:
     """Rows of wq or wk in llama.cpp's order, as its converter of Hugging Face folders writes it."""
     n_rows = weight.shape[0]
     return weight.reshape(n_heads, 2, n_rows // n_heads // 2, -1).swapaxes(1, 2).reshape(n_rows, -1)
+
+
+_NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def gguf_name(name: str) -> str:
+    """llama.cpp's name of a tensor of LlamaForCausalLM, said here anew."""
+    stem = name.removesuffix(".weight")
+    if stem in _NAMES:
+        return f"{_NAMES[stem]}.weight"
+    _, _, number, part = stem.split(".", 3)
+    return f"blk.{number}.{_NAMES[part]}.weight"
+
+
+def heads_turned(name: str, config: ModelConfig) -> int:
+    """Heads of a matrix whose rows llama.cpp keeps in another order; 0 for all others. Said here anew, from its
+    converter: wq has the query heads, wk the key and value heads."""
+    return {"q_proj": config.n_heads, "k_proj": config.n_kv_heads}.get(name.split(".")[-2], 0)
 
 
 def random_blocks(kind: GGMLQuantizationType, shape: tuple[int, ...], *, seed: int) -> np.ndarray:

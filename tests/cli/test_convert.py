@@ -3,9 +3,10 @@
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,33 +89,73 @@ def test_an_existing_target_is_left_alone(say, folder: Path, tmp_path: Path) -> 
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_a_killed_command_goes_on(say, folder: Path, tmp_path: Path) -> None:
-    """SIGKILL in the middle of the work; the second run ends with the bytes of an undisturbed one."""
+@pytest.mark.parametrize("to", ["meta", "gguf"])
+def test_a_killed_command_leaves_nothing_to_be_mixed_in(say, folder: Path, tmp_path: Path, to: str) -> None:
+    """SIGKILL while tensors are written, 12 read; the second run ends with the bytes of an undisturbed one."""
+    whole = tmp_path / "whole" / "out"
+    whole.parent.mkdir()
     program = (
-        "import time\n"
+        "import os, signal\n"
         "from puna.cli.main import main\n"
-        "from puna.model.interop import writer\n"
-        "record = writer.Workspace.record\n"
-        "def slowly(self, *arguments):\n"
-        "    record(self, *arguments)\n"
-        "    time.sleep(0.2)\n"
-        "writer.Workspace.record = slowly\n"
-        f"main(['convert', {str(folder)!r}, {str(tmp_path / 'out')!r}, '--to', 'meta', '--shards', '2'])\n"
+        "from puna.conversion.hugging_face import HuggingFaceSource\n"
+        "read, names = HuggingFaceSource.read, []\n"
+        "def killing(self, name):\n"
+        "    names.append(name)\n"
+        "    if len(names) == 12:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return read(self, name)\n"
+        "HuggingFaceSource.read = killing\n"
+        f"main(['convert', {str(folder)!r}, {str(tmp_path / 'out')!r}, '--to', {to!r}])\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
-    journal = tmp_path / ".out.partial" / "journal.jsonl"
-    deadline = time.monotonic() + 120
-    while not journal.is_file() or journal.read_bytes().count(b"\n") < 6:
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    killed = subprocess.run([sys.executable, "-c", program], stderr=subprocess.DEVNULL, check=False)
+    assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
-    for name in ("out", "whole"):
-        assert say("convert", folder, tmp_path / name, "--to", "meta", "--shards", 2).exit_code == 0
-    out, whole = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("out", "whole"))
-    assert out == whole
+    assert (tmp_path / ".out.partial").exists()
+    for target in (tmp_path / "out", whole):
+        assert say("convert", folder, target, "--to", to).exit_code == 0
+    assert not (tmp_path / ".out.partial").exists()
+    out, undisturbed = (
+        {path.name: path.read_bytes() for path in ([root] if root.is_file() else root.iterdir())}
+        for root in (tmp_path / "out", whole)
+    )
+    assert out == undisturbed
+
+
+class Attack:
+    """Runs a command when unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return os.system, (f"touch {self.marker}",)
+
+
+def test_hostile_files_are_one_message(say, folder: Path, tmp_path: Path) -> None:
+    """A function in a .pth, and headers that promise more than the file holds."""
+    pth = tmp_path / "pth"
+    say("convert", folder, pth, "--to", "meta")
+    (pth / "checklist.chk").unlink()
+    torch.save({"a": Attack(tmp_path / "it-ran")}, pth / "consolidated.00.pth")
+    gguf = tmp_path / "huge.gguf"
+    gguf.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 2**60, 2**60))
+    cut = tmp_path / "cut.gguf"
+    say("convert", folder, cut, "--to", "gguf")
+    cut.write_bytes(cut.read_bytes()[:-5000])
+    llama2c = tmp_path / "model.bin"
+    llama2c.write_bytes(struct.pack("<7i", 4096, 11008, 32, 32, 32, 32000, 4096) + bytes(99))
+    for source, message in (
+        (pth, "unsupported GLOBAL posix.system"),
+        (gguf, "a whole GGUF file"),
+        (cut, "bytes are promised"),
+        (llama2c, "as its header says"),
+    ):
+        said = say("convert", source, tmp_path / "out", "--to", "hf")
+        assert said.exit_code == 2
+        assert message in said.stderr.replace("\n", " ")
+        assert "Traceback" not in said.stderr
+        assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "it-ran").exists()
 
 
 @pytest.mark.real

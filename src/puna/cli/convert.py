@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from puna.cli.options import JsonOption, show
+from puna.conversion.convert import Dtype, Format
+from puna.conversion.convert import convert as convert_checkpoint
 from puna.core.progress import Reporter
-from puna.model.interop.convert import Dtype, Format
-from puna.model.interop.convert import convert as convert_checkpoint
 
 __all__ = ["register"]
 
@@ -38,7 +38,7 @@ def convert(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a model in another format, one tensor at a time, and check it by reading it back.
+    """Write a model in another format, and check it by reading it back.
 
     Example: puna convert llama-2-7b llama-2-7b-hf --to hf --dtype bf16
     """

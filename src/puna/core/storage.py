@@ -32,8 +32,14 @@ class storage_errors(AbstractContextManager[None]):
     whole chain of causes is read. Everything else passes unchanged.
     """
 
-    def __init__(self, where: Path | str) -> None:
+    def __init__(
+        self,
+        where: Path | str,
+        *,
+        fix: str = "Free disk space and run the same command again: finished work is kept.",
+    ) -> None:
         self.where = where
+        self.fix = fix
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -45,7 +51,7 @@ class storage_errors(AbstractContextManager[None]):
                     where=str(self.where),
                     expected="room to write",
                     got=(str(cause).splitlines() or [type(cause).__name__])[0],
-                    fix="Free disk space and run the same command again: finished work is kept.",
+                    fix=self.fix,
                 ) from error
             cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
 

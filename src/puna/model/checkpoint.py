@@ -5,7 +5,7 @@ Names map one to one; no tensor changes, since the rotary layout is Hugging Face
 written by the tokenizer.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -35,6 +35,7 @@ __all__ = [
     "save_model",
     "save_score_model",
     "stored_tensors",
+    "write_weights",
 ]
 
 M = TypeVar("M", bound=nn.Module)
@@ -157,9 +158,37 @@ def _save(
     """Gather, where the model lies in pieces, and write file after file: one file's weights are held at a time."""
     weights = {hf_name(name): weight for name, weight in model.named_parameters()}
     stored = dtype or next(iter(weights.values())).dtype
-    shards = _shards(
-        {name: weight.numel() * stored.itemsize for name, weight in weights.items()}, max_shard_bytes
-    )
+
+    def gathered(name: str) -> Tensor:
+        whole = _whole(weights[name].detach())
+        return whole.to("cpu", stored) if is_writer else whole
+
+    sizes = {name: weight.numel() * stored.itemsize for name, weight in weights.items()}
+    write_weights(folder, sizes, gathered, max_shard_bytes=max_shard_bytes, is_writer=is_writer)
+    if not is_writer:
+        return
+    values = config_to_hf(config, architecture=architecture, dtype=stored, token_ids=generation.token_ids())
+    write_json(folder / "config.json", values)
+
+
+def write_weights(
+    folder: Path,
+    n_bytes: Mapping[str, int],
+    read: Callable[[str], Tensor],
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    is_writer: bool = True,
+) -> None:
+    """Write model.safetensors, or several files with an index; the tensors of one file are held at a time.
+
+    Args:
+        n_bytes: Of each tensor, by Hugging Face name, in the order in which they fill the files.
+        read: Gives a tensor on the CPU in the format to store.
+        is_writer: False on processes that only take part in the reading.
+    Raises:
+        StorageError: the weights could not be written.
+    """
+    shards = _shards(n_bytes, max_shard_bytes)
     n_shards = len(shards)
     index: dict[str, str] = {}
     if is_writer:
@@ -169,18 +198,14 @@ def _save(
         index |= dict.fromkeys(shard, file)
         tensors = {}
         for name in shard:
-            whole = _whole(weights[name].detach())
+            tensor = read(name)
             if is_writer:
-                tensors[name] = whole.to("cpu", stored).contiguous()
+                tensors[name] = tensor.contiguous()
         if is_writer:
             _write_weights(tensors, folder / file)
-    if not is_writer:
-        return
-    if n_shards > 1:
-        total = {"total_size": sum(weight.numel() * stored.itemsize for weight in weights.values())}
+    if is_writer and n_shards > 1:
+        total = {"total_size": sum(n_bytes.values())}
         write_json(folder / "model.safetensors.index.json", {"metadata": total, "weight_map": index})
-    values = config_to_hf(config, architecture=architecture, dtype=stored, token_ids=generation.token_ids())
-    write_json(folder / "config.json", values)
 
 
 def _whole(weight: Tensor) -> Tensor:
