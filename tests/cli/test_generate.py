@@ -23,7 +23,7 @@ def samples(say, *arguments: object) -> list[dict[str, Any]]:
 
 
 def test_greedy_is_the_engine_at_temperature_0(say, world: dict[str, Path]) -> None:
-    engine, tokenizer = load_engine(world["model"])
+    engine, tokenizer = load_engine(world["model"], device=torch.device("cpu"))
     prompt = render_prompt([Message(role="user", content=QUESTION)], tokenizer)
     sampling = SamplingConfig(temperature=0.0, top_p=1.0, max_new_tokens=6)
     expected = engine.generate([prompt], sampling, seeds=[0])[0]
@@ -88,7 +88,7 @@ def test_dtype_is_what_the_model_computes_in(say, world: dict[str, Path]) -> Non
     asked = (world["model"], "--chat", "--prompt", QUESTION)
     by_dtype = {dtype: samples(say, *asked, "--dtype", dtype)[0] for dtype in ("auto", "float32", "bfloat16")}
     for dtype, loaded in (("auto", torch.float32), ("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        engine, tokenizer = load_engine(world["model"], dtype=dtype)  # type: ignore[arg-type]
+        engine, tokenizer = load_engine(world["model"], device=torch.device("cpu"), dtype=dtype)  # type: ignore[arg-type]
         assert {weight.dtype for weight in engine.model.parameters()} == {loaded}
         prompt = render_prompt([Message(role="user", content=QUESTION)], tokenizer)
         (expected,) = engine.generate(
@@ -138,7 +138,7 @@ def test_chat_remembers_until_it_starts_over(say, typed: io.StringIO, world: dic
 
 
 def test_a_system_message_stands_before_every_dialog(say, typed: io.StringIO, world: dict[str, Path]) -> None:
-    engine, tokenizer = load_engine(world["model"])
+    engine, tokenizer = load_engine(world["model"], device=torch.device("cpu"))
     messages = [Message(role="system", content="be kind."), Message(role="user", content="moo?")]
     sampling = SamplingConfig(temperature=0.0, top_p=0.9, max_new_tokens=6)
     completion = engine.generate([render_prompt(messages, tokenizer)], sampling, seeds=[0])[0]

@@ -86,8 +86,8 @@ def test_of_several_candidates_the_reward_model_chooses(world: dict[str, Path], 
     """Every first answer is the one of four, sampled again here, that a plain forward scores highest."""
     chosen = run(world, tmp_path, CONFIG.model_copy(update={"n_candidates": 4}), "chosen", judged=True)
     assert chosen.metrics["n_dialogs"] == 24
-    tokenizer, judge = Tokenizer.load(world["model"]), load_score_model(world["helpfulness"])
-    engine = Engine(load_model(world["model"]), tokenizer)
+    tokenizer, judge = Tokenizer.load(world["model"]), load_score_model(world["helpfulness"], device="cpu")
+    engine = Engine(load_model(world["model"], device="cpu"), tokenizer)
     prompt = render_prompt([Message(role="user", content=f"say moo. {TURNS[0]}")], tokenizer)
     dialogs = {d.id: d for d in read_records(tmp_path / "chosen" / "dialogs.jsonl", Dialog)}
     places = set()

@@ -103,7 +103,7 @@ def cut_score(folder: Path, sample: Sample) -> float:
 def _forward(folder: Path, sample: Sample, response: list[int]) -> float:
     prompt = render_prompt(sample.prompt, Tokenizer.load(folder))
     with torch.no_grad():
-        return float(load_score_model(folder)(torch.tensor([[*prompt, *response]]))[0, -1])
+        return float(load_score_model(folder, device="cpu")(torch.tensor([[*prompt, *response]]))[0, -1])
 
 
 CONFIG = RejectionSamplingConfig(n_samples_per_prompt=4, temperatures=(1.0, 1.5), max_new_tokens=40)

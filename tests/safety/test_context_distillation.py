@@ -83,8 +83,8 @@ def test_only_gains_are_kept_and_the_preprompt_is_gone(world: dict[str, Path], t
 def test_the_gate_reads_the_bare_prompt(world: dict[str, Path], tmp_path: Path) -> None:
     """Both answers are scored as answers to the prompt alone, the preprompt out of view; a plain forward says so."""
     run(world, tmp_path, CONFIG, "gated")
-    tokenizer, judge = Tokenizer.load(world["model"]), load_score_model(world["safety"])
-    engine = Engine(load_model(world["model"]), tokenizer)
+    tokenizer, judge = Tokenizer.load(world["model"]), load_score_model(world["safety"], device="cpu")
+    engine = Engine(load_model(world["model"], device="cpu"), tokenizer)
 
     def score(shown: list[Message], judged_after: list[Message], use: str, name: str) -> float:
         prompt = render_prompt(shown, tokenizer)
@@ -110,7 +110,7 @@ def test_the_gate_reads_the_bare_prompt(world: dict[str, Path], tmp_path: Path) 
 
 def test_an_equal_score_is_no_gain(world: dict[str, Path], tmp_path: Path) -> None:
     """A reward model without an opinion gives every answer one half."""
-    judge = load_score_model(world["safety"])
+    judge = load_score_model(world["safety"], device="cpu")
     torch.nn.init.zeros_(judge.score.weight)
     save_score_model(judge, tmp_path / "indifferent")
     Tokenizer.load(world["safety"]).save(tmp_path / "indifferent", max_seq_len=160)

@@ -51,12 +51,18 @@ def plain_score(model: Path, reward_model: Path, prompt: Prompt) -> float:
     tokenizer = Tokenizer.load(model)
     token_ids = render_prompt(prompt.messages, tokenizer)
     seeds = [derive_seed(0, "shift", prompt.id)]
-    (answer,) = Engine(load_model(model), tokenizer).generate([token_ids], SAMPLING, seeds=seeds)
+    (answer,) = Engine(load_model(model, device="cpu"), tokenizer).generate(
+        [token_ids], SAMPLING, seeds=seeds
+    )
     response = list(answer.token_ids)
     if answer.finish_reason == "length":
         response[-1] = tokenizer.eos_id
     with torch.no_grad():
-        return float(load_score_model(reward_model)(torch.tensor([[*token_ids, *response]]))[0, -1].sigmoid())
+        return float(
+            load_score_model(reward_model, device="cpu")(torch.tensor([[*token_ids, *response]]))[
+                0, -1
+            ].sigmoid()
+        )
 
 
 def test_each_side_is_its_own_models_answers(world: dict[str, Path], later: Path, tmp_path: Path) -> None:

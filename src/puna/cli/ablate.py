@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from puna.cli.options import JsonOption, SeedOption, SetOption, ThreadsOption, show
+from puna.cli.options import DeviceOption, JsonOption, SeedOption, SetOption, ThreadsOption, on_machine, show
 from puna.core.config import load_recipe
-from puna.core.devices import peak_rss_bytes, set_threads
+from puna.core.devices import peak_rss_bytes
 from puna.core.progress import Reporter
 from puna.recipe.ablation import run_ablation
 from puna.recipe.ablation_settings import AblationRecipe
@@ -31,6 +31,7 @@ def ablate(
     ] = Path("runs/ablations"),
     seed: SeedOption = 0,
     set_: SetOption = None,
+    device: DeviceOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -41,7 +42,8 @@ def ablate(
     started = time.monotonic()
     path = recipe if recipe.suffix == ".toml" else builtin_recipe(f"ablations/{recipe}")
     settings = load_recipe(path, AblationRecipe, set_ or ())
-    set_threads(threads)
+    settings = settings.model_copy(update={"machine": on_machine(settings.machine, device, threads)})
+    settings.machine.apply()
     run_ablation(settings, out=out, seed=seed, reporter=Reporter())
     report = out / "report" / "index.html"
     result = {

@@ -14,9 +14,9 @@ from puna.cli.generation_options import (
     load_engine,
     takes_sampling,
 )
-from puna.cli.options import JsonOption, SeedOption, ThreadsOption, show
-from puna.core.devices import set_threads
+from puna.cli.options import DeviceOption, JsonOption, SeedOption, ThreadsOption, on_machine, show
 from puna.core.errors import ConfigError
+from puna.core.machine import Machine
 from puna.core.records import Message, Prompt, read_records
 from puna.core.seeding import derive_seed
 from puna.inference.engine import Engine
@@ -49,6 +49,7 @@ def generate(
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = "none",
     compiles: CompileOption = False,
+    device: DeviceOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
     *,
@@ -58,13 +59,16 @@ def generate(
 
     Example: puna generate runs/quickstart/rlhf-v3-ppo --chat --prompt "what does the goat eat?"
     """
-    set_threads(threads)
+    machine = on_machine(Machine(), device, threads)
+    machine.apply()
     if bool(prompt) == (prompts is not None):
         raise ConfigError(
             where="puna generate", expected="either --prompt or --prompts", got="both" if prompt else "neither",
             fix='Give the text with --prompt "..." or a file with --prompts FILE.jsonl.',
         )  # fmt: skip
-    engine, tokenizer = load_engine(model, dtype=dtype, quantize=quantize, compiles=compiles)
+    engine, tokenizer = load_engine(
+        model, device=machine.torch_device, dtype=dtype, quantize=quantize, compiles=compiles
+    )
     dialogs = (
         [record.messages for record in read_records(prompts, Prompt)]
         if prompts
@@ -116,6 +120,7 @@ def chat(
     dtype: DtypeOption = "auto",
     quantize: QuantizeOption = "none",
     compiles: CompileOption = False,
+    device: DeviceOption = None,
     threads: ThreadsOption = None,
     *,
     sampling: SamplingConfig,
@@ -124,8 +129,11 @@ def chat(
 
     Example: puna chat runs/quickstart/rlhf-v3-ppo
     """
-    set_threads(threads)
-    engine, tokenizer = load_engine(model, dtype=dtype, quantize=quantize, compiles=compiles)
+    machine = on_machine(Machine(), device, threads)
+    machine.apply()
+    engine, tokenizer = load_engine(
+        model, device=machine.torch_device, dtype=dtype, quantize=quantize, compiles=compiles
+    )
     opening = [Message(role="system", content=system)] if system else []
     history = list(opening)
     for turn in range(sys.maxsize):

@@ -10,7 +10,6 @@ import torch
 import typer
 from pydantic import ValidationError
 
-from puna.core.devices import pick_device
 from puna.core.errors import ConfigError
 from puna.core.validation import option_error
 from puna.inference.engine import Engine
@@ -99,16 +98,16 @@ def takes_sampling(**defaults: Any) -> Callable[[Command], Command]:
 def load_engine(
     folder: Path,
     *,
+    device: torch.device,
     dtype: Dtype = "auto",
     quantize: Literal["none", "int8"] = "none",
     compiles: bool = False,
 ) -> tuple[Engine, Tokenizer]:
-    """A model folder as an engine on the best device, and its tokenizer.
+    """A model folder as an engine on a device, and its tokenizer.
 
     Raises:
         ConfigError: float32 was asked for together with 8-bit weights, which compute in bfloat16.
     """
-    device = pick_device("auto")
     is_int8 = quantize == "int8"
     if is_int8 and dtype == "float32":
         raise ConfigError(

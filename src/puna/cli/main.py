@@ -11,7 +11,18 @@ from io import TextIOWrapper
 import typer
 
 from puna import __version__
-from puna.cli import ablate, artifacts, convert, generate, plan, pretrain, reward, run, tokenizer
+from puna.cli import (
+    ablate,
+    artifacts,
+    convert,
+    generate,
+    plan,
+    pretrain,
+    reward,
+    run,
+    stage_commands,
+    tokenizer,
+)
 from puna.core.errors import Preempted, RecipeError
 from puna.core.storage import storage_errors
 
@@ -36,6 +47,7 @@ convert.register(app)
 plan.register(app)
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(reward.app, name="reward")
+stage_commands.register(app, {"reward": reward.app})
 
 
 @app.callback(invoke_without_command=True)

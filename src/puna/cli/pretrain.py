@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from puna.cli.options import JsonOption, SeedOption, SetOption, ThreadsOption, show
+from puna.cli.options import DeviceOption, JsonOption, SeedOption, SetOption, ThreadsOption, on_machine, show
 from puna.core.config import load_recipe
-from puna.core.devices import peak_rss_bytes, set_threads
+from puna.core.devices import peak_rss_bytes
 from puna.core.manifest import Manifest
 from puna.core.progress import Reporter, quiet
 from puna.pretraining import pretrain
@@ -39,6 +39,7 @@ def pretrain_command(
     out: Annotated[Path, typer.Option(help="Folder of the model; the same again resumes or skips.")],
     seed: SeedOption = 0,
     set_: SetOption = None,
+    device: DeviceOption = None,
     threads: ThreadsOption = None,
     accept_changes: Annotated[
         bool,
@@ -65,11 +66,12 @@ def pretrain_command(
     if is_torchrun():
         torch.set_num_threads(threads or 1)
         local = int(os.environ.get("LOCAL_RANK", "0"))
-        device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
-        with preemptible(), torchrun(settings.parallel, device) as ranks:
+        own = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+        with preemptible(), torchrun(settings.parallel, own) as ranks:
             manifest = _pretrain(settings, ranks, given)
     else:
-        set_threads(threads)
+        settings = settings.model_copy(update={"machine": on_machine(settings.machine, device, threads)})
+        settings.machine.apply()
         settings.parallel.layout(1)
         with preemptible():
             manifest = _pretrain(settings, SINGLE, given)

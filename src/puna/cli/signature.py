@@ -4,12 +4,16 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["keyword", "with_options"]
+__all__ = ["REQUIRED", "keyword", "with_options"]
+
+REQUIRED: Any = ...
+"""The default of an option that must be given, as typer writes it."""
 
 
-def keyword(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+def keyword(name: str, annotation: Any, default: Any = REQUIRED) -> inspect.Parameter:
     """One option, as a keyword of the command."""
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    value = inspect.Parameter.empty if default is REQUIRED else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=annotation)
 
 
 def with_options(

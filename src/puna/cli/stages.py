@@ -20,7 +20,7 @@ from puna.cli.options import (
     on_machine,
     show,
 )
-from puna.cli.signature import keyword, with_options
+from puna.cli.signature import REQUIRED, keyword, with_options
 from puna.core.config import load_settings
 from puna.core.devices import peak_rss_bytes
 from puna.core.inputs import require
@@ -30,9 +30,6 @@ from puna.core.stage import Parameter, Stage
 from puna.training.signals import preemptible
 
 __all__ = ["StageCommand", "add_stage"]
-
-ROLES = ("helpfulness", "safety")
-"""Keys of an input that is given by role; each is an option of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +44,8 @@ class StageCommand:
     """Parameter -> option, where the option has another name."""
     fixed: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     """Parameters that the command line gives by itself, such as simulated annotators."""
-    needs_roles: tuple[str, ...] = ROLES
-    """Of an input by role, the roles that must be given."""
+    roles: Mapping[str, bool] = field(default_factory=lambda: {"helpfulness": True, "safety": True})
+    """Of an input by role: the roles that are options, and whether each must be given."""
 
 
 def add_stage(app: typer.Typer, command: StageCommand) -> None:
@@ -107,7 +104,7 @@ def _value(parameter: Parameter, command: StageCommand, given: Mapping[str, Any]
     if parameter.name in command.fixed:
         return command.fixed[parameter.name]()
     if parameter.role == "inputs_by_name":
-        chosen = {role: given[f"{parameter.name}_{role}"] for role in ROLES}
+        chosen = {role: given[f"{parameter.name}_{role}"] for role in command.roles}
         return {role: require(path, f"the {role} folder") for role, path in chosen.items() if path}
     value = given[parameter.name]
     if parameter.role == "input" and value is not None:
@@ -119,18 +116,18 @@ def _value(parameter: Parameter, command: StageCommand, given: Mapping[str, Any]
 
 def _options(parameter: Parameter, command: StageCommand) -> list[inspect.Parameter]:
     flag = "--" + command.options.get(parameter.name, parameter.name).replace("_", "-")
-    default = inspect.Parameter.empty if parameter.is_required else parameter.default
+    default = REQUIRED if parameter.is_required else parameter.default
     if parameter.role == "inputs_by_name":
         return [
             keyword(
                 f"{parameter.name}_{role}",
                 Annotated[
-                    Path if role in command.needs_roles else Path | None,
+                    Path if is_needed else Path | None,
                     typer.Option(f"--{role}", help=f"The {role} reward model's folder."),
                 ],
-                inspect.Parameter.empty if role in command.needs_roles else None,
+                REQUIRED if is_needed else None,
             )
-            for role in ROLES
+            for role, is_needed in command.roles.items()
         ]
     if parameter.role == "input":
         kind: Any = Path if parameter.is_required else Path | None
@@ -139,4 +136,7 @@ def _options(parameter: Parameter, command: StageCommand) -> list[inspect.Parame
     else:
         kind = parameter.annotation
     help_ = parameter.help + (" May be repeated." if parameter.role == "inputs" else "")
-    return [keyword(parameter.name, Annotated[kind, typer.Option(flag, help=help_)], default)]
+    metavar = "PATH" if parameter.role in ("input", "inputs") else None
+    return [
+        keyword(parameter.name, Annotated[kind, typer.Option(flag, help=help_, metavar=metavar)], default)
+    ]

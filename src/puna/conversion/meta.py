@@ -113,7 +113,8 @@ def write_meta(source: TensorSource, folder: Path, *, n_shards: int) -> None:
     folder.mkdir()
     files = shard_names(n_shards)
     for number, file in enumerate(files):
-        torch.save(_shard(source, number, n_shards), folder / file)
+        with (folder / file).open("wb") as stream:  # by a path, the bytes would depend on the folder's name
+            torch.save(_shard(source, number, n_shards), stream)
     write_params(source.config, folder)
     write_checklist(folder, [*files, PARAMS_FILE])
     if source.tokenizer is not None:
