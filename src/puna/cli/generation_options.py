@@ -1,6 +1,5 @@
 """How text is drawn and computed, as options that `puna generate` and `puna chat` share."""
 
-import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 import typer
 from pydantic import ValidationError
 
+from puna.cli.signature import keyword, with_options
 from puna.core.errors import ConfigError
 from puna.core.validation import option_error
 from puna.inference.engine import Engine
@@ -68,29 +68,18 @@ def takes_sampling(**defaults: Any) -> Callable[[Command], Command]:
     """Give a command's parameter `sampling` as one option a field; `defaults` are what this command starts from."""
 
     def expand(command: Command) -> Command:
-        own = inspect.signature(command, eval_str=True).parameters
         initial = (
             {name: SamplingConfig.model_fields[name].default for name in _OPTIONS} | {"stop": None} | defaults
         )
-        added = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=initial[name], annotation=option)
-            for name, option in _OPTIONS.items()
-        ]
-        kept = [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for name, parameter in own.items()
-            if name != "sampling"
-        ]
+        own = inspect.signature(command, eval_str=True).parameters
+        kept = [keyword(p.name, p.annotation, p.default) for p in own.values() if p.name != "sampling"]
+        added = [keyword(name, option, initial[name]) for name, option in _OPTIONS.items()]
 
-        @functools.wraps(command)
         def run(**given: Any) -> None:
             chosen = {name: given.pop(name) for name in _OPTIONS}
             command(**given, sampling=_sampling(**chosen | {"stop": tuple(chosen["stop"] or ())}))
 
-        del run.__wrapped__  # typer reads the signature and the annotations of what it is given
-        run.__signature__ = inspect.Signature([*kept, *added])  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*kept, *added]}
-        return run
+        return with_options(run, [*kept, *added], name=command.__name__, doc=command.__doc__ or "")
 
     return expand
 

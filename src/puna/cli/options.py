@@ -1,12 +1,15 @@
 """Options that every command shares, and the one way to print a result."""
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from puna.core.devices import peak_rss_bytes
 from puna.core.machine import Machine
+from puna.core.manifest import Manifest
 
 __all__ = [
     "ConfigOption",
@@ -18,6 +21,7 @@ __all__ = [
     "ThreadsOption",
     "on_machine",
     "show",
+    "show_artifact",
 ]
 
 ConfigOption = Annotated[
@@ -46,6 +50,21 @@ def on_machine(machine: Machine, device: str | None, threads: int | None) -> Mac
     """A recipe's machine with what the command line says of it."""
     given = {"device": device, "threads": threads}
     return machine.model_copy(update={name: value for name, value in given.items() if value is not None})
+
+
+def show_artifact(out: Path, manifest: Manifest, text: str, *, started: float, as_json: bool) -> None:
+    """What a command says of the artifact that it made.
+
+    Args:
+        started: `time.monotonic()` when the command began.
+    """
+    result = {
+        "artifact": str(out),
+        "metrics": manifest.metrics,
+        "wall_seconds": round(time.monotonic() - started, 2),
+        "peak_rss_bytes": peak_rss_bytes(),
+    }
+    show(result, text, as_json=as_json)
 
 
 def show(result: dict[str, Any], text: str, *, as_json: bool) -> None:

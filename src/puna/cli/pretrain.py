@@ -8,9 +8,16 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from puna.cli.options import DeviceOption, JsonOption, SeedOption, SetOption, ThreadsOption, on_machine, show
+from puna.cli.options import (
+    DeviceOption,
+    JsonOption,
+    SeedOption,
+    SetOption,
+    ThreadsOption,
+    on_machine,
+    show_artifact,
+)
 from puna.core.config import load_recipe
-from puna.core.devices import peak_rss_bytes
 from puna.core.manifest import Manifest
 from puna.core.progress import Reporter, quiet
 from puna.pretraining import pretrain
@@ -76,13 +83,8 @@ def pretrain_command(
         with preemptible():
             manifest = _pretrain(settings, SINGLE, given)
     if manifest is not None:
-        result = {
-            "artifact": str(out),
-            "metrics": manifest.metrics,
-            "wall_seconds": round(time.monotonic() - started, 2),
-            "peak_rss_bytes": peak_rss_bytes(),
-        }
-        show(result, f"Model: {out}\nTry it: puna generate {out} --prompt TEXT", as_json=as_json)
+        text = f"Model: {out}\nTry it: puna generate {out} --prompt TEXT"
+        show_artifact(out, manifest, text, started=started, as_json=as_json)
 
 
 def _pretrain(settings: PretrainingRecipe, ranks: Ranks, given: dict[str, Any]) -> Manifest | None:

@@ -12,7 +12,7 @@ REQUIRED: Any = ...
 
 def keyword(name: str, annotation: Any, default: Any = REQUIRED) -> inspect.Parameter:
     """One option, as a keyword of the command."""
-    value = inspect.Parameter.empty if default is REQUIRED else default
+    value = inspect.Parameter.empty if default in (REQUIRED, inspect.Parameter.empty) else default
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=annotation)
 
 

@@ -18,11 +18,10 @@ from puna.cli.options import (
     SetOption,
     ThreadsOption,
     on_machine,
-    show,
+    show_artifact,
 )
 from puna.cli.signature import REQUIRED, keyword, with_options
 from puna.core.config import load_settings
-from puna.core.devices import peak_rss_bytes
 from puna.core.inputs import require
 from puna.core.machine import Machine
 from puna.core.progress import Reporter
@@ -90,13 +89,8 @@ def _run(command: StageCommand, given: Mapping[str, Any]) -> None:
         manifest = stage(
             config, out=given["out"], seed=given["seed"], machine=machine, reporter=Reporter(), **values
         )
-    result = {
-        "artifact": str(given["out"]),
-        "metrics": manifest.metrics,
-        "wall_seconds": round(time.monotonic() - started, 2),
-        "peak_rss_bytes": peak_rss_bytes(),
-    }
-    show(result, f"{manifest.kind}: {given['out']}", as_json=given["as_json"])
+    out = given["out"]
+    show_artifact(out, manifest, f"{manifest.kind}: {out}", started=started, as_json=given["as_json"])
 
 
 def _value(parameter: Parameter, command: StageCommand, given: Mapping[str, Any]) -> Any:

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from puna.cli.options import JsonOption, OutOption, SeedOption, show
-from puna.core.devices import peak_rss_bytes
+from puna.cli.options import JsonOption, OutOption, SeedOption, show, show_artifact
 from puna.core.progress import Reporter
 from puna.core.records import Message
 from puna.core.validation import option_error
@@ -47,14 +46,9 @@ def train(
         seed=seed,
         reporter=Reporter(),
     )
-    result = {
-        "artifact": str(out),
-        "metrics": manifest.metrics,
-        "wall_seconds": round(time.monotonic() - started, 2),
-        "peak_rss_bytes": peak_rss_bytes(),
-    }
-    text = f"{out}: {manifest.metrics['vocab_size']} pieces, {manifest.metrics['bytes_per_token']:.2f} bytes a token"
-    show(result, text, as_json=as_json)
+    made = manifest.metrics
+    text = f"{out}: {made['vocab_size']} pieces, {made['bytes_per_token']:.2f} bytes per token"
+    show_artifact(out, manifest, text, started=started, as_json=as_json)
 
 
 @app.command()
