@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,9 +107,7 @@ def test_skipping_works_on_a_read_only_folder(tmp_path: Path, stage: Stage) -> N
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    "changes", [{"seed": 8}, {"kind": "other"}, {"labels": {"version": "x"}}, {"config": Config(n_parts=2)}]
-)
+@pytest.mark.parametrize("changes", [{"seed": 8}, {"labels": {"layout": "x"}}, {"config": Config(n_parts=2)}])
 def test_any_change_rebuilds_and_leaves_nothing_of_the_old(
     tmp_path: Path, stage: Stage, changes: dict[str, Any]
 ) -> None:
@@ -541,3 +540,79 @@ def test_the_machine_reaches_the_build_and_is_no_reason_to_build_again(tmp_path:
     assert stage.run(tmp_path / "a", build=build, machine=Machine(threads=1)) == first
     assert stage.n_built == 1
     assert "cpu:0" not in json.dumps(first.config)
+
+
+def make_model(out: Path, data: Path, *, text: str = "a", labels: Mapping[str, str] | None = None) -> None:
+    """An artifact of kind model from a file, with settings that a second call can change."""
+
+    class Text(Settings):
+        text: str
+
+    def build(context: StageContext) -> Mapping[str, Any]:
+        (context.folder / "weights").write_text(text)
+        return {}
+
+    run_stage(
+        out,
+        kind="model",
+        config=Text(text=text),
+        inputs={"data": data},
+        seed=0,
+        build=build,
+        labels=labels or {"version": "sft"},
+    )
+
+
+def weights(folder: Path) -> str:
+    return (folder / "weights").read_text()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "data.txt").write_text("text")
+    return tmp_path / "data.txt"
+
+
+def test_a_stage_replaces_what_it_made_here_itself(tmp_path: Path, data: Path) -> None:
+    make_model(tmp_path / "run" / "sft", data, text="a")
+    make_model(tmp_path / "run" / "sft", data, text="b")
+    assert weights(tmp_path / "run" / "sft") == "b"
+
+
+def test_a_model_copied_into_a_run_is_not_replaced(tmp_path: Path, data: Path) -> None:
+    """Once a run put a new model in place of 269 MB that somebody had copied there, and exited with 0."""
+    (tmp_path / "other.txt").write_text("other text")
+    make_model(tmp_path / "mine", tmp_path / "other.txt", text="mine", labels={"version": "pretrained"})
+    (tmp_path / "other.txt").unlink()  # its inputs are not here
+    target = tmp_path / "run" / "pretrained"
+    shutil.copytree(tmp_path / "mine", target)
+    with pytest.raises(DataError, match=r"another artifact \(model pretrained\), made as .*mine"):
+        make_model(target, data, text="new", labels={"version": "pretrained"})
+    assert weights(target) == "mine"
+    make_model(tmp_path / "mine2", data, text="mine", labels={"version": "pretrained"})
+    (tmp_path / "mine2").rename(tmp_path / "run" / "renamed")
+    data.write_text("changed since")
+    with pytest.raises(DataError, match=r"made as .*mine2"):
+        make_model(tmp_path / "run" / "renamed", data, text="new", labels={"version": "pretrained"})
+
+
+@pytest.mark.parametrize("labels", [{"version": "rlhf-v1"}, {}], ids=["another version", "none"])
+def test_another_steps_artifact_is_not_replaced(tmp_path: Path, data: Path, labels: dict[str, str]) -> None:
+    make_model(tmp_path / "out", data, text="sft")
+    with pytest.raises(DataError, match="nothing here was changed"):
+        make_model(tmp_path / "out", data, text="ppo", labels=labels or {"role": "x"})
+    assert weights(tmp_path / "out") == "sft"
+
+
+def test_a_run_that_was_moved_whole_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    make_model(tmp_path / "run" / "base", _file(tmp_path / "x"), text="base", labels={"version": "base"})
+    make_model(tmp_path / "run" / "sft", tmp_path / "run" / "base", text="a")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    make_model(tmp_path / "moved" / "sft", tmp_path / "moved" / "base", text="b")
+    assert weights(tmp_path / "moved" / "sft") == "b"
+
+
+def _file(path: Path) -> Path:
+    path.write_text("x")
+    return path

@@ -158,6 +158,7 @@ def run_stage(
                 reporter.log(f"an interrupted build of other settings is kept in {partial}")
                 return manifest
         else:
+            _refuse_to_replace(request)
             with reporter.stage(f"{kind} {out.name}"):
                 _build(request, build, partial, backup, reporter, machine or Machine(), keeps_state)
             manifest = read_manifest(request.out)
@@ -229,6 +230,37 @@ def _tidy(out: Path, backup: Path) -> None:
         )
 
 
+def _refuse_to_replace(request: _Request) -> None:
+    """Refuse to put this artifact in place of one that the same step did not make here.
+
+    A run that was moved or copied as a whole is still its own: what its artifacts were made from came with them.
+    """
+    if not (request.out / MANIFEST_NAME).is_file():
+        return
+    old = read_manifest(request.out)
+    is_same_step = (old.kind, old.labels.get("version")) == (request.kind, request.labels.get("version"))
+    if is_same_step and (old.made_at == str(request.out) or _came_with_its_inputs(old, request.out)):
+        return
+    version = old.labels.get("version")
+    raise DataError(
+        where=str(request.out),
+        expected=f"nothing, or the {request.kind} that this step made here before",
+        got=f"another artifact ({old.kind}{f' {version}' if version else ''}), made as {old.made_at or 'unknown'}",
+        fix="Choose another output folder, or move this one away: nothing here was changed.",
+    )
+
+
+def _came_with_its_inputs(manifest: Manifest, folder: Path) -> bool:
+    """Whether everything an artifact was made from is where it expects it, and unchanged."""
+    try:
+        return bool(manifest.inputs) and all(
+            fingerprint_input(reference.locate(folder)) == reference.fingerprint
+            for reference in manifest.inputs.values()
+        )
+    except (DataError, CheckpointError):
+        return False
+
+
 def _build(
     request: _Request,
     build: Callable[[StageContext], Mapping[str, Any]],
@@ -272,6 +304,7 @@ def _describe(
         metrics=dict(metrics),
         files=_seal(folder),
         fingerprint=request.fingerprint,
+        made_at=str(request.out),
     )
     write_atomically(folder / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
 

@@ -76,6 +76,8 @@ class Manifest(Settings):
     """By path relative to the folder; the manifest itself is not listed."""
     fingerprint: str
     """sha256 of everything that determines the content; see `stage_fingerprint`."""
+    made_at: str = ""
+    """Absolute path of the folder it was made as: a stage replaces its own artifact and no other."""
 
 
 def stage_fingerprint(
