@@ -36,7 +36,7 @@ def files_without_times(folder: Path) -> dict[str, object]:
         found["manifest.json"] = {
             name: value
             for name, value in manifest.items()
-            if name not in ("started", "wall_seconds", "peak_rss_bytes")
+            if name not in ("started", "wall_seconds", "peak_rss_bytes", "made_at")
         }
     return found
 
