@@ -10,7 +10,7 @@ import pytest
 
 from puna.core.artifacts import run_lock
 from puna.core.config import load_recipe
-from puna.core.errors import ConfigError, RunLockedError
+from puna.core.errors import ConfigError, RecipeError, RunLockedError
 from puna.core.progress import quiet
 from puna.recipe.executor import boxes
 from puna.recipe.figure4 import plan_figure4, raise_llama
@@ -200,6 +200,34 @@ def test_five_versions_are_a_change_of_the_recipe() -> None:
     assert sorted(evaluated) == sorted(
         f"evaluation/{v}" for v in ("sft", "pretrained", *(version.name for version in PAPER_SCHEDULE))
     )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_an_existing_model_takes_the_place_of_pretraining(name: str, tmp_path: Path) -> None:
+    """No corpus, no tokenizer, no pretraining; whatever started from the pretrained model starts from it."""
+    recipe = recipe_of(name, f'base.model="{tmp_path}"')
+    plan = plan_figure4(recipe, out=RUN, seed=0)
+    assert not {step.stage.name for step in plan} & {
+        "build_corpus",
+        "build_tokenizer",
+        "tokenize",
+        "pretrain",
+    }
+    assert made(plan, "sft").inputs["base_model"] == tmp_path
+    assert made(plan, "evaluation/pretrained").inputs["model"] == tmp_path
+    others = [step for step in plan if tmp_path in step.reads()]
+    assert all(step.stage.name in ("finetune", "evaluate_version") for step in others)
+    assert not any(path.name == "pretrained" for step in plan for path in step.reads())
+
+
+def test_a_base_that_is_no_llama_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text('{"architectures": ["BertModel"]}')
+    for base, message in (("bert", "LlamaForCausalLM"), ("absent", "a model folder")):
+        recipe = recipe_of("sandbox", f'base.model="{tmp_path / base}"')
+        with pytest.raises(RecipeError, match=message):
+            raise_llama(recipe, out=tmp_path / "run", seed=0, reporter=quiet())
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_round_without_prompts_is_refused() -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from puna.core.artifacts import run_lock
 from puna.core.config import Settings
 from puna.core.errors import ConfigError
+from puna.core.inputs import require, resolve_path
 from puna.core.progress import Reporter
 from puna.core.seeding import derive_seed
 from puna.core.stage import Stage
@@ -19,6 +20,7 @@ from puna.evaluation.harness import evaluate_version
 from puna.ghost_attention.stage import build_gatt_data
 from puna.human_feedback.importers import import_preferences
 from puna.human_feedback.pairs import collect_preferences
+from puna.model.hf_config import read_config
 from puna.pretraining.stage import pretrain
 from puna.pretraining_data.shards import tokenize
 from puna.pretraining_data.stage import build_corpus
@@ -57,8 +59,13 @@ def raise_llama(
         until: The box to stop after; only what it needs is made.
     Raises:
         ConfigError: there is no such box.
+        CheckpointError: the base model is no Llama model.
         RunLockedError: another process runs into the same folder.
     """
+    if recipe.base is not None:
+        read_config(
+            require(resolve_path(recipe.base.model), "a model folder"), architecture="LlamaForCausalLM"
+        )
     plan = plan_figure4(recipe, out=out, seed=seed)
     known = [*boxes(plan), REPORT]
     if until is not None and until not in known:
@@ -103,7 +110,8 @@ class _Figure4:
         if recipe.sandbox:
             yield self._step("data", "sandbox", write_sandbox, recipe.sandbox)
             documents = self.run / "sandbox" / "documents.jsonl.zst"
-        yield self._step("data", "data", build_corpus, recipe.data, documents=documents)
+        if recipe.base is None:
+            yield self._step("data", "data", build_corpus, recipe.data, documents=documents)
         if recipe.real:
             yield self._step("data", "dialogs", import_dialogs, recipe.real.dialogs)
             yield self._step("data", "preferences", import_preferences, recipe.real.preferences)
@@ -118,7 +126,9 @@ class _Figure4:
             )
 
     def tokenizer(self) -> Iterator[Step]:
-        """SentencePiece BPE (§2.2.1), then every page as tokens."""
+        """SentencePiece BPE (§2.2.1), then every page as tokens; an existing model brings its own tokenizer."""
+        if self.recipe.base is not None:
+            return
         data = self.run / "data"
         yield self._step(
             "tokenizer", "tokenizer", build_tokenizer, self.recipe.tokenizer, data=data, dialogs=self._dialogs
@@ -128,7 +138,9 @@ class _Figure4:
         )
 
     def pretraining(self) -> Iterator[Step]:
-        """Self-supervised learning (§2.2)."""
+        """Self-supervised learning (§2.2), unless a model exists already."""
+        if self.recipe.base is not None:
+            return
         yield self._step(
             "pretraining",
             "pretrained",
@@ -330,7 +342,7 @@ class _Figure4:
                 f"evaluation/{version}",
                 evaluate_version,
                 self.recipe.evaluation,
-                model=self.run / version,
+                model=self._model(version),
                 prompts=self._prompts("held_out"),
                 grader=Oracle() if self.recipe.sandbox else None,
                 reward_models=self._rewards(self.recipe.n_rounds),
@@ -347,7 +359,7 @@ class _Figure4:
             version,
             finetune,
             config,
-            base_model=self.run / base,
+            base_model=self._model(base),
             dialogs=list(data),
             seed=derive_seed(self.seed, version),
             labels={"version": version},
@@ -382,6 +394,12 @@ class _Figure4:
         made = [other.name for other in self.recipe.versions[: self.recipe.versions.index(version)]]
         variant = ["sft-variant"] if self.recipe.sft_variant and not made else []
         return [*reversed(made), "sft", *variant]
+
+    def _model(self, name: str) -> Path:
+        """The folder of a version; "pretrained" may be a model that existed before the run."""
+        if name == "pretrained" and self.recipe.base is not None:
+            return resolve_path(self.recipe.base.model).resolve()
+        return self.run / name
 
     @property
     def _dialogs(self) -> Path:

@@ -45,6 +45,14 @@ class RealInputs(Settings):
     """Prompts for RLHF and evaluation, cut from both."""
 
 
+class ExistingModel(Settings):
+    """A model that people have already: Figure 4 starts from it, with its own tokenizer and chat template."""
+
+    model: str
+    """Folder of a Llama-family model in Hugging Face's layout; may start with ${PUNA_DATA}. `puna convert` makes one
+    of a GGUF or Meta checkpoint."""
+
+
 class Figure4Recipe(Settings):
     """Everything a run needs; exactly one of sandbox and real says where its data comes from."""
 
@@ -56,6 +64,8 @@ class Figure4Recipe(Settings):
     """The closed world with ground truth."""
     real: RealInputs | None = None
     """Imported dialogs and preferences."""
+    base: ExistingModel | None = None
+    """In place of pretraining data, tokenizer and pretraining; None pretrains."""
     data: DataConfig = DataConfig()
     """Cleaning, deduplication and mixture (§2.1)."""
     tokenizer: TokenizerConfig = TokenizerConfig()
