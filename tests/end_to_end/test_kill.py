@@ -27,7 +27,7 @@ from puna.core.metrics import read_metrics
 
 FAST = [
     ("pretrained", ".pretrained.partial/state/*step-20*", "pretraining"),
-    ("rlhf-v3-ppo", ".rlhf-v3-ppo.partial/state/step-2", "ppo"),
+    ("rlhf-v3-ppo", ".rlhf-v3-ppo.partial/state/step-2", "rlhf-v3-ppo"),
 ]
 """Artifact, moment, and where the fast suite stops."""
 SLOW = [
@@ -105,7 +105,7 @@ def test_reward_models_trained_side_by_side_resume_to_the_same_bits(finished: Ru
     begun = [role for role in roles if any(copy.glob(f"reward/.{role}-1.partial/state/step-*"))]
     again = puna(*options, "--json")
     assert again.exit_code == 0, again.stderr
-    assert "side by side: helpfulness-1, safety-1" in again.stderr
+    assert "side by side: reward/helpfulness-1, reward/safety-1" in again.stderr
     assert begun
     for role in begun:
         assert f"{role}-1: continuing the interrupted build" in again.stderr

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from memory_probe import peak_bytes
+from puna.core.machine import SpeedConfig
 from puna.model import ModelConfig, Transformer
 from puna.model.attention import MATMUL_MAX_KEYS
 from puna.model.config import PRESETS
@@ -15,7 +16,7 @@ from puna.planning.memory import PARTS, Moment, StepPlan, memory_plan
 from puna.training.linear_cross_entropy import CHUNK_ROWS
 from puna.training.losses import next_token_loss
 from puna.training.optimizer import OptimizerConfig, average_and_clip_gradients, make_optimizer
-from puna.training.speed import SpeedConfig, blocks, faster_blocks
+from puna.training.speed import blocks, faster_blocks
 
 WITHIN = 0.10
 """What the plan may be off."""

@@ -135,7 +135,7 @@ def test_a_finished_run_leaves_an_interrupted_one_of_other_settings_alone(
     finished = train(config_with())
     longer = config_with(total_steps=20)
     with monkeypatch.context() as patch:
-        patch.setattr("puna.training.loop.sum_gradients", _stop_at(6))
+        patch.setattr("puna.training.train_step.sum_gradients", _stop_at(6))
         with pytest.raises(KeyboardInterrupt):
             train(longer)
     assert train(config_with()) == finished
