@@ -99,7 +99,8 @@ def test_rlhf(say: Say, world: dict[str, Path], files: dict[str, Path], tmp_path
                tmp_path / "ppo", "--set", "max_iterations=1", "--set", "batch_size=4", "--set",
                "mini_batch_size=4")  # fmt: skip
     assert said.exit_code == 0, said.stderr
-    assert read_manifest(tmp_path / "ppo").kind == "model"
+    ppo = read_manifest(tmp_path / "ppo")
+    assert (ppo.kind, ppo.labels) == ("model", {"version": "ppo"}), "a report must be able to name it"
 
 
 def test_gatt_preferences_and_evaluation(

@@ -75,7 +75,7 @@ def add_stage(app: typer.Typer, command: StageCommand) -> None:
 
 
 def _run(command: StageCommand, given: Mapping[str, Any]) -> None:
-    """Read the settings, make the artifact, print it."""
+    """Read the settings, make the artifact, print it. A model's version is the name of its folder."""
     started = time.monotonic()
     stage, machine = command.stage, on_machine(Machine(), given["device"], given["threads"])
     machine.apply()
@@ -85,11 +85,18 @@ def _run(command: StageCommand, given: Mapping[str, Any]) -> None:
         for parameter in stage.parameters
         if parameter.role != "aside"
     }
+    out: Path = given["out"]
+    labels = {"version": out.resolve().name} if stage.kind == "model" else {}
     with preemptible():
         manifest = stage(
-            config, out=given["out"], seed=given["seed"], machine=machine, reporter=Reporter(), **values
+            config,
+            out=out,
+            seed=given["seed"],
+            machine=machine,
+            reporter=Reporter(),
+            labels=labels,
+            **values,
         )
-    out = given["out"]
     show_artifact(out, manifest, f"{manifest.kind}: {out}", started=started, as_json=given["as_json"])
 
 
