@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.core.artifacts import read_manifest
-from puna.core.errors import CheckpointError, ShapeError
+from puna.core.errors import CheckpointError, ConfigError, ShapeError
 from puna.core.fingerprint import hash_content
 from puna.core.records import FinishReason
 from puna.inference.chat_model import Answer
@@ -222,7 +222,7 @@ def test_a_missing_or_unknown_role_is_refused_before_anything_is_read(
     tmp_path: Path,
 ) -> None:
     folders = dict.fromkeys(given_roles, tmp_path / "nowhere")
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(ConfigError) as caught:
         RewardModels.load(folders, tokenizer, device=CPU, roles=wanted)
     assert (caught.value.where, caught.value.expected, caught.value.got) == ("reward_models", expected, got)
 

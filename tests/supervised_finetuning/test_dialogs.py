@@ -41,14 +41,8 @@ def test_answers_are_learned_and_prompts_are_not(dialogs, tokenizer) -> None:
 
 
 def test_ghost_attention_dialogs_learn_the_last_answer_only(dialogs, tokenizer) -> None:
-    last = dialogs[-1].model_copy(update={"meta": {"train_on": "last"}})
+    last = dialogs[-1].model_copy(update={"train_on": "last"})
     assert learned_text(last, tokenizer) == [dialogs[-1].messages[-1].content]
-
-
-def test_an_unknown_train_on_is_named(dialogs, tokenizer) -> None:
-    wrong = dialogs[0].model_copy(update={"meta": {"train_on": "first"}})
-    with pytest.raises(DataError, match=r"dialog 0-0, meta.train_on: expected 'all' or 'last', got 'first'"):
-        tokenize_dialog(wrong, tokenizer)
 
 
 @pytest.mark.parametrize("name", ["dialogs.jsonl", "selected.jsonl"])

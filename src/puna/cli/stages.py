@@ -26,13 +26,11 @@ from puna.core.devices import peak_rss_bytes
 from puna.core.inputs import require
 from puna.core.machine import Machine
 from puna.core.progress import Reporter
+from puna.core.records import REWARD_ROLES, RewardRole
 from puna.core.stage import Parameter, Stage
 from puna.training.signals import preemptible
 
 __all__ = ["StageCommand", "add_stage"]
-
-ROLES = ("helpfulness", "safety")
-"""Keys of an input that is given by role; each is an option of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +45,7 @@ class StageCommand:
     """Parameter -> option, where the option has another name."""
     fixed: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     """Parameters that the command line gives by itself, such as simulated annotators."""
-    needs_roles: tuple[str, ...] = ROLES
+    needs_roles: tuple[RewardRole, ...] = REWARD_ROLES
     """Of an input by role, the roles that must be given."""
 
 
@@ -107,7 +105,7 @@ def _value(parameter: Parameter, command: StageCommand, given: Mapping[str, Any]
     if parameter.name in command.fixed:
         return command.fixed[parameter.name]()
     if parameter.role == "inputs_by_name":
-        chosen = {role: given[f"{parameter.name}_{role}"] for role in ROLES}
+        chosen = {role: given[f"{parameter.name}_{role}"] for role in REWARD_ROLES}
         return {role: require(path, f"the {role} folder") for role, path in chosen.items() if path}
     value = given[parameter.name]
     if parameter.role == "input" and value is not None:
@@ -130,7 +128,7 @@ def _options(parameter: Parameter, command: StageCommand) -> list[inspect.Parame
                 ],
                 inspect.Parameter.empty if role in command.needs_roles else None,
             )
-            for role in ROLES
+            for role in REWARD_ROLES
         ]
     if parameter.role == "input":
         kind: Any = Path if parameter.is_required else Path | None

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from puna.core.artifacts import StageContext
+from puna.core.items import Item
 from puna.core.records import Message, Prompt
 from puna.core.seeding import derive_seed
 from puna.evaluation.config import EvaluationConfig
-from puna.evaluation.items import Item, suite_of
+from puna.evaluation.items import suite_of
 from puna.inference.chat_model import Answer, ChatModel
 
 __all__ = ["Answered", "Respondent"]
@@ -91,7 +92,7 @@ def _item(prompt: Prompt, answer: Answer) -> Item:
     return Item(
         id=prompt.id if turn is None else f"{prompt.id}-turn-{turn}",
         suite=suite_of(prompt),
-        domain=prompt.domain,
+        guideline=prompt.guideline,
         messages=prompt.messages,
         response=answer.text,
         finish_reason=answer.finish_reason,
