@@ -99,3 +99,11 @@ def test_equal_dialogs_are_never_on_both_sides(file, tokenizer) -> None:
     assert not train & set(held_out)
     assert len(held_out) == len(set(held_out)), "each is measured once"
     assert 0.1 < len(held_out) / 80 < 0.5
+
+
+def test_the_dialogs_held_out_are_written_down(tmp_path: Path, dialogs: list[Dialog], tokenizer) -> None:
+    """Another draw would make validation losses of two versions incomparable, and it is not the draw over prompts."""
+    write_records(tmp_path / "d.jsonl", dialogs[:60])
+    examples = load([tmp_path / "d.jsonl"], tokenizer, validation_fraction=0.1)
+    expected = [d for d in dialogs if d.id in ("0-15", "0-25", "0-27", "0-35", "0-38", "0-42")]
+    assert examples.validation == [tokenize_dialog(dialog, tokenizer) for dialog in expected]
