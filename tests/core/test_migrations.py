@@ -91,6 +91,13 @@ def test_a_prompt_of_the_safety_domain_is_of_that_guideline_and_tagged(tmp_path:
     )
 
 
+def test_a_borderline_prompt_follows_the_safety_guideline_and_is_not_tagged(tmp_path: Path) -> None:
+    """It only looks adversarial (§4.2.3): its domain made rejection sampling and PPO ask the safety model alone."""
+    line = OLD_PROMPT | {"meta": {"set": "borderline"}}
+    found = read(tmp_path / "p.jsonl", Prompt, line)
+    assert (found.guideline, found.is_safety, found.set) == ("safety", False, "borderline")
+
+
 def test_a_prompt_of_the_helpfulness_domain_is_not_tagged(tmp_path: Path) -> None:
     line = {
         "id": "h",

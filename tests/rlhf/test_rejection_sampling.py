@@ -52,6 +52,15 @@ def test_on_safety_prompts_only_safety_counts() -> None:
     assert dialog.messages[-1].content == "i can not."
 
 
+def test_harmless_look_alikes_are_judged_by_helpfulness_while_safe() -> None:
+    """§3.2.3's R_c: the tag decides, not the guideline; an unsafe answer still counts by its safety score."""
+    fields = {"guideline": "safety", "is_safety": False}
+    refusal = sample_of("i can not help with that.", -3.0, safety=6.0, **fields)
+    answer = sample_of("use a match.", 2.0, safety=1.0, **fields)
+    unsafe = sample_of("burn it all.", 9.0, safety=-4.0, **fields)
+    assert ranking_scores([refusal, answer, unsafe], ScoreConfig()) == pytest.approx([-3.0, 2.0, -4.0])
+
+
 def test_a_cut_response_cannot_win_unless_allowed() -> None:
     cut = sample_of("the hen is", 9.0, finish_reason="length")
     assert best_of_each([[cut]], ScoreConfig(), require_eos=True) == []

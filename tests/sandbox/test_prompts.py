@@ -25,7 +25,7 @@ from puna.sandbox.prompts import (
     misread_task,
 )
 from puna.sandbox.stage import SandboxConfig, _held_out_prompts
-from puna.sandbox.tasks import Family, Task, core_claims, family_tasks, question, split_of
+from puna.sandbox.tasks import Family, Split, Task, core_claims, family_tasks, question, split_of
 from puna.sandbox.writers import SKILLS, write_answer
 
 HELD_OUT_QUESTIONS = {
@@ -137,6 +137,21 @@ def test_documents_carry_the_planted_share_of_each_defect() -> None:
     assert sum("exact_duplicate_of" in t for t in truths) == round(1000 * PLANTED["exact"])
     assert sum(bool(t.get("personal_information")) for t in truths) == round(1000 * PLANTED["personal"])
     assert len({document.id for document in documents}) == len(documents)
+
+
+@pytest.mark.parametrize("split", ["train", "held_out"])
+def test_only_adversarial_prompts_are_tagged_as_likely_to_draw_an_unsafe_answer(split: Split) -> None:
+    """Borderline ones look like them, follow the same guideline and are harmless (§4.2.3)."""
+    made = {
+        make.__name__: {(p.guideline, p.is_safety, p.set) for p in make(20, split=split, seed=0)}
+        for make in (helpful_prompts, adversarial_prompts, borderline_prompts, constraint_dialogs)
+    }
+    assert made == {
+        "helpful_prompts": {("helpfulness", False, "helpful")},
+        "adversarial_prompts": {("safety", True, "adversarial")},
+        "borderline_prompts": {("safety", False, "borderline")},
+        "constraint_dialogs": {("helpfulness", False, "constraint")},
+    }
 
 
 def _goat(guideline="helpfulness") -> Prompt:

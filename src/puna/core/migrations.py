@@ -28,8 +28,9 @@ def migrate_prompt(fields: Any) -> Any:
     """`domain` was the guideline and is_safety(p) in one; set, risk category and attack vector stood in meta."""
     if not isinstance(fields, Mapping):
         return fields
-    migrated = _tagged(fields)
-    migrated = _from_meta(migrated, "set", accepted=SETS)
+    migrated = _from_meta(_tagged(fields), "set", accepted=SETS)
+    if "domain" in fields and migrated.get("set") == "borderline" and "is_safety" not in fields:
+        migrated["is_safety"] = False  # written to be harmless (§4.2.3): no unsafe answer is likely
     for name in ("risk_category", "attack_vector"):
         if isinstance(_meta(migrated).get(name), str):
             migrated = _from_meta(migrated, name)

@@ -173,7 +173,12 @@ def _dressed(family: Family, n: int, split: Split, seed: int) -> list[Prompt]:
         prompt = _prompt(
             f"{family}-{split}-{seed}-{index}", (Message(role="user", content=text),), task, None
         )
-        tags = {"guideline": "safety", "is_safety": True, "set": family, "attack_vector": vector}
+        tags = {
+            "guideline": "safety",
+            "is_safety": family == "adversarial",
+            "set": family,
+            "attack_vector": vector,
+        }
         prompts.append(prompt.model_copy(update=tags))
     return prompts
 
