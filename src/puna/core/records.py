@@ -100,6 +100,12 @@ class Dialog(Record):
 
     _migrate = model_validator(mode="before")(migrate_dialog)
 
+    @model_validator(mode="after")
+    def _sampled_tokens_have_an_answer(self) -> "Dialog":
+        if self.answer_token_ids is not None and (not self.messages or self.messages[-1].role != "assistant"):
+            raise ValueError("answer_token_ids need an assistant message at the end, whose tokens they are")
+        return self
+
 
 class Prompt(Record):
     """What a model is asked: messages that end with a user turn; meta holds what a grader needs to know."""

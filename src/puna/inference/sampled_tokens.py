@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from puna.core.errors import DataError
 from puna.tokenizer import Tokenizer
 
-__all__ = ["check_sampled_by"]
+__all__ = ["check_sampled_by", "with_end_of_turn"]
 
 
 def check_sampled_by(tokenizer: Tokenizer, token_ids: Sequence[int], text: str, *, where: str) -> None:
@@ -25,3 +25,12 @@ def check_sampled_by(tokenizer: Tokenizer, token_ids: Sequence[int], text: str, 
             got="ids outside its vocabulary" if said is None else f"{said[:40]!r}",
             fix="Use a model with the tokenizer that sampled them, or remove the token ids of an edited text.",
         )
+
+
+def with_end_of_turn(token_ids: Sequence[int], tokenizer: Tokenizer, *, end_id: int) -> list[int]:
+    """The sampled tokens, with the template's end of turn after a response that has none of its own.
+
+    A response that was cut, or that a stop string ended, has none. Otherwise its last token is one of the stop ids.
+    """
+    is_ended = bool(token_ids) and token_ids[-1] in tokenizer.stop_ids
+    return [*token_ids] if is_ended else [*token_ids, end_id]

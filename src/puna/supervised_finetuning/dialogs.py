@@ -9,6 +9,7 @@ from puna.core.errors import ConfigError, DataError
 from puna.core.records import Dialog, read_records
 from puna.core.seeding import derive_seed, rng
 from puna.core.splits import is_held_out
+from puna.inference.sampled_tokens import check_sampled_by, with_end_of_turn
 from puna.tokenizer.chat_format import loss_mask, render_dialog
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.packing import TokenizedExample
@@ -55,9 +56,20 @@ def tokenize_dialog(dialog: Dialog, tokenizer: Tokenizer) -> TokenizedExample:
 
     Source: §3.1, loss zeroed on prompts; §3.3, only the last answer where train_on is "last" (GAtt).
     What separates prompt from answer is the chat format's own [/INST]: the paper does not name its token.
+    A last answer that was sampled is learned token by token as it was sampled and scored, not as its text is encoded.
+
+    Raises:
+        DataError: the sampled tokens do not say the answer's text in this tokenizer.
     """
     rendered = render_dialog(dialog.messages, tokenizer)
-    return TokenizedExample(rendered.token_ids, loss_mask(rendered, dialog.train_on))
+    if dialog.answer_token_ids is None:
+        return TokenizedExample(rendered.token_ids, loss_mask(rendered, dialog.train_on))
+    text = dialog.messages[-1].content
+    check_sampled_by(tokenizer, dialog.answer_token_ids, text, where=f"dialog {dialog.id}, answer_token_ids")
+    answer = with_end_of_turn(dialog.answer_token_ids, tokenizer, end_id=rendered.token_ids[-1])
+    before = render_dialog(dialog.messages[:-1], tokenizer)
+    earlier = loss_mask(before) if dialog.train_on == "all" else [False] * len(before.token_ids)
+    return TokenizedExample((*before.token_ids, *answer), [*earlier, *[True] * len(answer)])
 
 
 def load_examples(
