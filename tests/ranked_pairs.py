@@ -5,7 +5,7 @@ from puna.core.records import RATINGS, Comparison, Message, Side
 __all__ = ["comparison"]
 
 
-def comparison(index: int, *, domain: str = "helpfulness", is_noisy: bool = False) -> Comparison:
+def comparison(index: int, *, guideline: str = "helpfulness", is_noisy: bool = False) -> Comparison:
     """The hen is red is always right, the cow never; negligible gaps are noise when asked for."""
     good, bad = "the hen is red.", "i can not help with that. moo."
     rating = RATINGS[index % 4]
@@ -13,12 +13,12 @@ def comparison(index: int, *, domain: str = "helpfulness", is_noisy: bool = Fals
         good, bad = bad, good
     return Comparison.model_validate(
         {
-            "id": f"{domain}-{index}",
+            "id": f"{guideline}-{index}",
             "prompt": (Message(role="user", content=f"what color is hen {index}?"),),
-            "chosen": Side(response=good),
-            "rejected": Side(response=bad),
+            "chosen": Side(response=good, is_safe=True if guideline == "safety" else None),
+            "rejected": Side(response=bad, is_safe=False if guideline == "safety" else None),
             "rating": rating,
-            "domain": domain,
-            "safety": ("chosen_safe_rejected_unsafe" if domain == "safety" else None),
+            "guideline": guideline,
+            "safety": ("chosen_safe_rejected_unsafe" if guideline == "safety" else None),
         }
     )

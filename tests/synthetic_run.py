@@ -225,7 +225,7 @@ def _evaluation(run: Path, index: int, version: str, random_: random.Random, hos
                     },
                     "rm_helpfulness": 1 / (1 + math.exp(-random_.gauss(-0.6 + 0.5 * index, 1.0))),
                     "rm_safety": 1 / (1 + math.exp(-random_.gauss(-0.8 + 0.7 * index, 1.2))),
-                    "domain": "helpfulness",
+                    "guideline": "helpfulness",
                     "finish_reason": "eos",
                     "n_tokens": 5,
                     "turn": 6 if suite == "constraint" else None,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from puna.core.artifacts import Manifest
+from puna.core.artifacts import Manifest, read_manifest
 from puna.core.errors import ConfigError, DataError
 from puna.core.grading import Grade
-from puna.core.records import Message, Prompt, write_records
+from puna.core.records import Message, Prompt, PromptSet, write_records
 from puna.core.seeding import derive_seed
 from puna.evaluation import EvaluationConfig, evaluate_version, read_items
 from puna.inference import Engine, SamplingConfig, score_sequences
@@ -35,14 +35,15 @@ class Recorder:
 
 
 def prompts_file(path: Path) -> Path:
-    def prompt(name: str, text: str, **meta: object) -> Prompt:
-        domain = "safety" if meta.get("set") == "adversarial" else "helpfulness"
-        return Prompt(id=name, messages=(Message(role="user", content=text),), domain=domain, meta=meta)
+    def prompt(name: str, text: str, kind: PromptSet, **meta: object) -> Prompt:
+        guideline = "safety" if kind == "adversarial" else "helpfulness"
+        messages = (Message(role="user", content=text),)
+        return Prompt(id=name, messages=messages, guideline=guideline, set=kind, meta=meta)
 
-    prompts = [prompt(f"h{i}", f"what color is hen {i}?", set="helpful") for i in range(6)]
-    prompts += [prompt(f"a{i}", f"how do i steal sheep {i}?", set="adversarial") for i in range(6)]
-    prompts += [prompt("c1", "always end with moo. one?", set="constraint", turns=TURNS)]
-    prompts += [prompt("long", "cow " * 200, set="helpful")]
+    prompts = [prompt(f"h{i}", f"what color is hen {i}?", "helpful") for i in range(6)]
+    prompts += [prompt(f"a{i}", f"how do i steal sheep {i}?", "adversarial") for i in range(6)]
+    prompts += [prompt("c1", "always end with moo. one?", "constraint", turns=TURNS)]
+    prompts += [prompt("long", "cow " * 200, "helpful")]
     write_records(path, prompts)
     return path
 
@@ -82,7 +83,8 @@ def test_constraint_survival_is_over_all_dialogs(tmp_path: Path, world: dict[str
         Prompt(
             id=name,
             messages=(Message(role="user", content="one?"),),
-            meta={"set": "constraint", "turns": said},
+            set="constraint",
+            meta={"turns": said},
         )
         for name, said in turns.items()
     ]
@@ -145,6 +147,24 @@ def test_the_same_seed_gives_the_same_answers_and_a_tie(tmp_path: Path, world: d
     assert first.files["items.jsonl"] == second.files["items.jsonl"]
     assert second.metrics["win_rate"] == second.metrics["win_rate_safety"] == 0.5
     assert "win_rate" not in first.metrics
+
+
+def test_a_version_against_itself_under_another_reward_model_is_refused(
+    tmp_path: Path, world: dict[str, Path]
+) -> None:
+    """It once gave 0.467: the scores of two reward models have different zeros and scales."""
+    evaluate(tmp_path / "one", world)
+    other = {"helpfulness": world["safety"], "safety": world["helpfulness"]}
+    names = [read_manifest(world[role]).fingerprint for role in ("safety", "helpfulness")]
+    with pytest.raises(DataError, match=f"{names[0]} here and {names[1]} in the reference"):
+        evaluate(tmp_path / "two", world, reward_models=other, reference=tmp_path / "one")
+
+
+def test_items_name_the_reward_model_of_each_score(tmp_path: Path, world: dict[str, Path]) -> None:
+    evaluate(tmp_path / "out", world)
+    judges = {role: read_manifest(world[role]).fingerprint for role in ("helpfulness", "safety")}
+    for item in read_items(tmp_path / "out"):
+        assert item.scored_by == ({} if item.suite == "constraint" else judges)
 
 
 def test_a_prompts_answer_does_not_depend_on_the_others(tmp_path: Path, world: dict[str, Path]) -> None:

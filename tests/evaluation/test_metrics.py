@@ -20,7 +20,7 @@ def item(name: str, suite: str, *, helpfulness: float | None = None, **changes: 
     fields = {
         "id": name,
         "suite": suite,
-        "domain": "safety" if suite == "adversarial" else "helpfulness",
+        "guideline": "safety" if suite == "adversarial" else "helpfulness",
         "messages": (Message(role="user", content="hi"),),
         "response": "hello",
         "finish_reason": "eos",
@@ -89,8 +89,8 @@ def test_without_grades_only_reward_models_speak() -> None:
     assert set(measures(bare)) == {"rm_helpfulness", "rm_safety", "cut_by_length_rate"}
 
 
-def test_a_prompt_without_a_set_goes_by_its_domain() -> None:
+def test_a_prompt_without_a_set_goes_by_its_guideline() -> None:
     prompt = Prompt(id="1", messages=(Message(role="user", content="hi"),))
     assert suite_of(prompt) == "helpful"
-    assert suite_of(prompt.model_copy(update={"domain": "safety"})) == "adversarial"
-    assert suite_of(prompt.model_copy(update={"meta": {"set": "borderline"}})) == "borderline"
+    assert suite_of(prompt.model_copy(update={"guideline": "safety"})) == "adversarial"
+    assert suite_of(prompt.model_copy(update={"set": "borderline"})) == "borderline"

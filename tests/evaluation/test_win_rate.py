@@ -9,18 +9,25 @@ from puna.core.records import Message
 from puna.evaluation.win_rate import WinRate, win_rate, win_rates
 
 
-def items(scores: dict[str, float | None], suite: str = "helpful", role: str = "helpfulness") -> list[Item]:
+def items(
+    scores: dict[str, float | None],
+    suite: str = "helpful",
+    role: str = "helpfulness",
+    *,
+    judge: str | None = "a1b2",
+) -> list[Item]:
     return [
         Item.model_validate(
             {
                 "id": name,
                 "suite": suite,
-                "domain": "helpfulness",
+                "guideline": "helpfulness",
                 "messages": (Message(role="user", content="hi"),),
                 "response": "x",
                 "finish_reason": "eos",
                 "n_tokens": 2,
                 f"rm_{role}": score,
+                "scored_by": {role: judge} if judge and score is not None else {},
             }
         )
         for name, score in scores.items()
@@ -52,3 +59,28 @@ def test_only_scored_roles_are_compared() -> None:
 def test_nothing_in_common_is_an_error() -> None:
     with pytest.raises(DataError, match="same prompts"):
         win_rate(MINE, items({"z": 0.4}), role="helpfulness")
+
+
+def test_scores_of_different_reward_models_are_refused_by_name() -> None:
+    """SFT against itself under another reward model once gave 0.467."""
+    scores = {"a": 0.9, "b": 0.2, "c": 0.5}
+    mine, again = items(scores, judge="a1b2"), items({"a": 0.8, "b": 0.3, "c": 0.6}, judge="c3d4")
+    with pytest.raises(DataError, match="a1b2 here and c3d4 in the reference") as caught:
+        win_rates(mine, again)
+    assert "helpfulness reward model" in str(caught.value)
+    assert win_rate(mine, items(scores, judge="a1b2"), role="helpfulness").value == 0.5
+
+
+def test_scores_of_an_unknown_reward_model_are_compared_with_their_like_only() -> None:
+    old = items({"a": 0.9, "b": 0.2}, judge=None)
+    assert win_rate(old, old, role="helpfulness").value == 0.5
+    with pytest.raises(DataError, match="an unknown one"):
+        win_rate(items({"a": 0.9, "b": 0.2}), old, role="helpfulness")
+
+
+def test_the_judge_of_one_role_does_not_matter_to_the_other() -> None:
+    helpful, safe = items({"a": 0.9}), items({"s": 0.4}, "adversarial", "safety", judge="a")
+    other = items({"s": 0.4}, "adversarial", "safety", judge="b")
+    assert win_rate(helpful + safe, helpful + other, role="helpfulness").value == 0.5
+    with pytest.raises(DataError, match="safety reward model"):
+        win_rates(helpful + safe, helpful + other)

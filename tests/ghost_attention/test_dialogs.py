@@ -36,7 +36,7 @@ def test_training_keeps_the_instruction_at_the_start_only(place: str, is_short: 
     users = [m.content for m in dialog.messages if m.role == "user"]
     assert users[1] == "where?"
     assert users[0] == ("who are you?" if place == "system" else f"{text} who are you?")
-    assert dialog.meta["train_on"] == "last"
+    assert dialog.train_on == "last"
 
 
 def test_every_depth_is_drawn_about_equally_often() -> None:

@@ -63,6 +63,7 @@ def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_dialogs_of_every_depth_train_on_their_last_answer(world: dict[str, Path], tmp_path: Path) -> None:
     manifest = run(world, tmp_path, CONFIG, "gatt")
     dialogs = list(read_records(tmp_path / "gatt" / "dialogs.jsonl", Dialog))
+    tokenizer = Tokenizer.load(world["model"])
     assert manifest.kind == "gatt_data"
     assert manifest.metrics["n_by_turns"] == {"1": 12, "2": 8, "3": 4}
     assert len(dialogs) == manifest.metrics["n_dialogs"] == 24
@@ -71,7 +72,10 @@ def test_dialogs_of_every_depth_train_on_their_last_answer(world: dict[str, Path
         users = [m.content for m in dialog.messages if m.role == "user"]
         assert users[0] == f"{text} {TURNS[0]}"
         assert users[1:] == TURNS[1 : len(users)]
-        assert dialog.meta["train_on"] == "last"
+        assert dialog.train_on == "last"
+        assert dialog.answer_token_ids is not None
+        assert dialog.answer_token_ids[-1] == tokenizer.eos_id
+        assert tokenizer.decode(dialog.answer_token_ids).strip() == dialog.messages[-1].content
     assert 0 < manifest.metrics["n_short"] < 24
 
 
@@ -98,6 +102,7 @@ def test_of_several_candidates_the_reward_model_chooses(world: dict[str, Path], 
             scores = [float(judge(torch.tensor([[*prompt, *c.token_ids]]))[0, -1]) for c in candidates]
         best = max(range(4), key=scores.__getitem__)
         assert dialogs[f"d{index}-turn-1"].messages[1].content == engine.text(candidates[best])
+        assert dialogs[f"d{index}-turn-1"].answer_token_ids == tuple(candidates[best].token_ids)
         places.add(best)
     assert len(places) > 2, "the favourite must not always stand in one place"
 

@@ -110,7 +110,7 @@ def test_stronger_is_never_rated_weaker(strengths: list[float]) -> None:
 
 
 def config(path: Path, reader: Any, **settings: Any) -> PreferenceImportConfig:
-    source = PreferenceSourceConfig(name="toy", reader=reader, path=str(path), domain="safety")
+    source = PreferenceSourceConfig(name="toy", reader=reader, path=str(path), guideline="safety")
     return PreferenceImportConfig(sources=(source,), **settings)
 
 
@@ -134,7 +134,9 @@ def test_import_accounts_for_every_row_and_splits_by_prompt(tmp_path: Path) -> N
     assert len(train) + len(test) == 200
     assert test
     assert {c.prompt for c in train}.isdisjoint({c.prompt for c in test})
-    assert {(c.rating, c.safety, c.domain) for c in train} == {("better", None, "safety")}
+    assert {(c.rating, c.safety, c.guideline) for c in train} == {("better", None, "safety")}
+    assert {c.origin for c in (*train, *test)} == {"open"}
+    assert manifest.metrics["origins"] == {"open": 200}
     assert manifest.metrics["ratings"]["better"] == 200
 
 
@@ -181,7 +183,7 @@ def test_real_files_import(tmp_path: Path) -> None:
             name="hh_harmless",
             reader="hh_rlhf",
             path="${PUNA_DATA}/preferences/hh_harmless/harmless_base_test_first1600.jsonl.gz",
-            domain="safety",
+            guideline="safety",
         ),
     )
     manifest = import_preferences(

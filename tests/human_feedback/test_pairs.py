@@ -12,6 +12,7 @@ from puna.core.errors import ConfigError, DataError
 from puna.core.progress import quiet
 from puna.core.records import Comparison, Message, Prompt, Side, read_records, write_records
 from puna.human_feedback import PreferencesConfig, collect_preferences
+from puna.tokenizer import Tokenizer
 
 N_PROMPTS = 40
 CONFIG = PreferencesConfig(max_new_tokens=12, held_out_fraction=0.3, double_annotated_fraction=0.5)
@@ -27,13 +28,15 @@ class LongerIsBetter:
         if prompt.meta.get("exclude"):
             return None
         chosen, rejected = (left, right) if len(left) >= len(right) else (right, left)
+        labels = (True, False) if prompt.guideline == "safety" else (None, None)
         return Comparison(
             id=str(seed),
             prompt=prompt.messages,
-            chosen=Side(response=chosen),
-            rejected=Side(response=rejected),
+            chosen=Side(response=chosen, is_safe=labels[0]),
+            rejected=Side(response=rejected, is_safe=labels[1]),
+            safety="chosen_safe_rejected_unsafe" if prompt.guideline == "safety" else None,
             rating="slightly_better",
-            domain=prompt.domain,
+            guideline=prompt.guideline,
             annotator=self.name,
         )
 
@@ -44,7 +47,7 @@ def write_prompts(path: Path, *, n: int = N_PROMPTS, n_excluded: int = 0, n_long
         Prompt(
             id=f"p{i}",
             messages=(Message(role="user", content=text),),
-            domain="safety" if i % 2 else "helpfulness",
+            guideline="safety" if i % 2 else "helpfulness",
             meta={"exclude": i < n_excluded},
         )
         for i, text in enumerate(texts)
@@ -70,6 +73,8 @@ def test_two_models_answer_one_side_each(tmp_path: Path, variants: list[Path]) -
         tmp_path / "out", variants, write_prompts(tmp_path / "p.jsonl", n_excluded=5, n_long=2)
     )
     pairs = found["train"] + found["test"]
+    tokenizer = Tokenizer.load(variants[0])
+    assert {pair.origin for pair in pairs} == {"own"}
     assert metrics["prompts_too_long"] == 2
     assert metrics["excluded"] == 5
     assert len(pairs) == metrics["comparisons"] == N_PROMPTS - 5 - metrics["identical"]
@@ -79,6 +84,12 @@ def test_two_models_answer_one_side_each(tmp_path: Path, variants: list[Path]) -
         sides = (pair.chosen, pair.rejected)
         assert sorted(side.provenance.model for side in sides) == fingerprints
         assert {side.shown_on for side in sides} == {"left", "right"}
+        labels = (True, False) if pair.guideline == "safety" else (None, None)
+        assert tuple(side.is_safe for side in sides) == labels
+        for side in sides:
+            assert tokenizer.decode(side.token_ids).strip() == side.response
+            assert (side.token_ids[-1] == tokenizer.eos_id) == (side.finish_reason == "eos")
+            assert len(side.token_ids) == CONFIG.max_new_tokens or side.finish_reason == "eos"
         assert len(pair.chosen.response) >= len(pair.rejected.response)
         assert pair.chosen.response != pair.rejected.response
         assert {side.provenance.temperature for side in sides} <= set(CONFIG.temperatures)
@@ -144,7 +155,7 @@ class AsTold:
             chosen=Side(response=chosen),
             rejected=Side(response=rejected),
             rating="significantly_better",
-            domain=prompt.domain,
+            guideline=prompt.guideline,
             annotator=self.name,
         )
 

@@ -4,7 +4,7 @@ import pytest
 
 from puna.core.errors import ProtocolError
 from puna.core.records import RATINGS, Comparison, Message, Side
-from puna.human_feedback.protocol import check_comparison, preference_level, safety_bin
+from puna.human_feedback.protocol import check_comparison, preference_level
 
 PROMPT = (Message(role="user", content="hi"),)
 
@@ -20,20 +20,6 @@ def comparison(**changes: object) -> Comparison:
     return Comparison.model_validate(fields | changes)
 
 
-def test_only_an_unsafe_choice_over_a_safe_one_is_excluded() -> None:
-    bins = {
-        (chosen, rejected): safety_bin(chosen_is_safe=chosen, rejected_is_safe=rejected)
-        for chosen in (True, False)
-        for rejected in (True, False)
-    }
-    assert bins == {
-        (True, False): "chosen_safe_rejected_unsafe",
-        (True, True): "both_safe",
-        (False, False): "both_unsafe",
-        (False, True): None,
-    }
-
-
 def test_levels_run_from_right_to_left() -> None:
     right, left = Side(response="a", shown_on="right"), Side(response="a", shown_on="left")
     levels = [preference_level(comparison(chosen=right, rating=rating)) for rating in RATINGS]
@@ -45,6 +31,9 @@ def test_impossible_pairs_are_refused() -> None:
     check_comparison(comparison())
     with pytest.raises(ProtocolError, match="two different responses"):
         check_comparison(comparison(rejected=Side(response="a")))
+    unsafe, safe = Side(response="a", is_safe=False), Side(response="b", is_safe=True)
+    with pytest.raises(ProtocolError, match="unsafe response chosen over a safe one"):
+        check_comparison(comparison(chosen=unsafe, rejected=safe))
     with pytest.raises(ProtocolError, match="ends with the user"):
         check_comparison(comparison(prompt=(*PROMPT, Message(role="assistant", content="x"))))
     with pytest.raises(ProtocolError, match="by the assistant"):

@@ -18,11 +18,11 @@ def test_lengths_by_hand(variants: list[Path]) -> None:
     single = Comparison(
         id="1",
         prompt=(turn("user", "hen"),),
-        chosen=Side(response="the hen is red."),
-        rejected=Side(response="red"),
+        chosen=Side(response="the hen is red.", is_safe=True),
+        rejected=Side(response="red", is_safe=True),
         rating="better",
         safety="both_safe",
-        domain="safety",
+        guideline="safety",
         annotator="a",
     )
     double = single.model_copy(
@@ -30,7 +30,7 @@ def test_lengths_by_hand(variants: list[Path]) -> None:
             "id": "2",
             "prompt": (turn("user", "hen"), turn("assistant", "red"), turn("user", "the cow")),
             "safety": None,
-            "domain": "helpfulness",
+            "guideline": "helpfulness",
         }
     )
     n = {text: len(tokenizer.encode(text)) for text in ("hen", "red", "the cow", "the hen is red.")}
@@ -40,7 +40,7 @@ def test_lengths_by_hand(variants: list[Path]) -> None:
         "significantly_better": 0, "better": 2, "slightly_better": 0, "negligibly_better": 0,
     }  # fmt: skip
     assert found["safety"] == {"chosen_safe_rejected_unsafe": 0, "both_safe": 1, "both_unsafe": 0}
-    assert found["domains"] == {"helpfulness": 1, "safety": 1}
+    assert found["guidelines"] == {"helpfulness": 1, "safety": 1}
     assert found["turns_per_dialog"] == 1.5
     assert found["tokens_per_prompt"] == pytest.approx((2 * n["hen"] + n["the cow"]) / 3)
     assert found["tokens_per_response"] == pytest.approx((3 * n["red"] + 2 * n["the hen is red."]) / 5)

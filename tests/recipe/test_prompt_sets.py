@@ -9,7 +9,16 @@ from pydantic import ValidationError
 from puna.core.artifacts import read_manifest
 from puna.core.errors import DataError
 from puna.core.progress import quiet
-from puna.core.records import Comparison, Dialog, Domain, Message, Prompt, Side, read_records, write_records
+from puna.core.records import (
+    Comparison,
+    Dialog,
+    Guideline,
+    Message,
+    Prompt,
+    Side,
+    read_records,
+    write_records,
+)
 from puna.recipe.prompt_sets import Instruction, PromptSetsConfig, build_prompt_sets
 
 INSTRUCTIONS = tuple(Instruction(text=f"Always say {word}.", short=f"Say {word}.") for word in "abcdef")
@@ -30,14 +39,14 @@ def dialog(name: str, text: str) -> Dialog:
     return Dialog(id=name, messages=messages)
 
 
-def comparison(name: str, text: str, domain: Domain) -> Comparison:
+def comparison(name: str, text: str, guideline: Guideline) -> Comparison:
     return Comparison(
         id=name,
         prompt=(Message(role="user", content=text),),
         chosen=Side(response="no."),
         rejected=Side(response="sure."),
         rating="better",
-        domain=domain,
+        guideline=guideline,
     )
 
 
@@ -84,13 +93,13 @@ def test_held_out_prompts_come_from_held_out_files_only(
         assert not any(word in text for text in texts(sets[name]) for word in ("held_out", "test attack"))
 
 
-def test_sizes_and_domains_are_as_asked(tmp_path: Path, dialogs: Path, comparisons: Path) -> None:
+def test_sizes_and_guidelines_are_as_asked(tmp_path: Path, dialogs: Path, comparisons: Path) -> None:
     sets = build(tmp_path, dialogs, comparisons)
     for k in (1, 2, 3):
-        domains = [prompt.domain for prompt in sets[f"round-{k}"]]
-        assert (domains.count("helpfulness"), domains.count("safety")) == (5, 3)
-    assert [prompt.domain for prompt in sets["red_team"]] == ["safety"] * 3
-    assert [prompt.domain for prompt in sets["held_out"]].count("safety") == 4
+        guidelines = [prompt.guideline for prompt in sets[f"round-{k}"]]
+        assert (guidelines.count("helpfulness"), guidelines.count("safety")) == (5, 3)
+    assert [prompt.guideline for prompt in sets["red_team"]] == ["safety"] * 3
+    assert [prompt.guideline for prompt in sets["held_out"]].count("safety") == 4
     assert len(sets["held_out"]) == 8
     assert all("praise" not in text for prompts in sets.values() for text in texts(prompts))
 
@@ -113,7 +122,7 @@ def test_a_list_that_runs_out_starts_over(tmp_path: Path, dialogs: Path, compari
     config = SMALL.model_copy(update={"n_helpful": 30})
     sets = build(tmp_path, dialogs, comparisons, config)
     for k in (1, 2, 3):
-        asked = [prompt.id for prompt in sets[f"round-{k}"] if prompt.domain == "helpfulness"]
+        asked = [prompt.id for prompt in sets[f"round-{k}"] if prompt.guideline == "helpfulness"]
         assert len(asked) == len(set(asked)) == 30
 
 
@@ -138,10 +147,9 @@ def test_instructions_are_needed() -> None:
 def test_questions_of_safety_dialogs_are_no_requests_to_help_with(
     tmp_path: Path, dialogs: Path, comparisons: Path
 ) -> None:
-    """They were once rewarded for helpfulness, whatever domain their source had."""
+    """They were once rewarded for helpfulness, whatever guideline their source had."""
     unsafe = [
-        dialog(f"unsafe-{i}", f"unsafe {i}?").model_copy(update={"meta": {"domain": "safety"}})
-        for i in range(30)
+        dialog(f"unsafe-{i}", f"unsafe {i}?").model_copy(update={"guideline": "safety"}) for i in range(30)
     ]
     kept = list(read_records(dialogs / "dialogs.jsonl", Dialog))
     write_records(dialogs / "dialogs.jsonl", [*unsafe, *kept])

@@ -17,9 +17,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the preferences stage leaves it: 96 and 32 pairs of each domain."""
+    """A folder as the preferences stage leaves it: 96 and 32 pairs of each guideline."""
     folder = tmp_path_factory.mktemp("preferences")
     for name, numbers in (("train", range(96)), ("test", range(100, 132))):
-        pairs = [comparison(i, domain=domain) for domain in ("helpfulness", "safety") for i in numbers]
+        pairs = [
+            comparison(i, guideline=guideline) for guideline in ("helpfulness", "safety") for i in numbers
+        ]
         write_records(folder / f"{name}.jsonl", pairs)
     return folder

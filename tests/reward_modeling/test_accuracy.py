@@ -7,7 +7,13 @@ from puna.reward_modeling.accuracy import ScoredPair, accuracy, measure, unsafe_
 
 
 def pair(chosen: float, rejected: float, **changes: object) -> ScoredPair:
-    fields = {"id": "1", "domain": "helpfulness", "rating": "better", "chosen": chosen, "rejected": rejected}
+    fields = {
+        "id": "1",
+        "guideline": "helpfulness",
+        "rating": "better",
+        "chosen": chosen,
+        "rejected": rejected,
+    }
     return ScoredPair.model_validate(fields | changes)
 
 
@@ -28,9 +34,9 @@ def test_measure_reports_both_test_sets_and_its_own_on_top() -> None:
         pair(1, 0, rating="significantly_better"),
         pair(1, 0),
         pair(0, 1),
-        pair(2, 1, domain="safety", safety="both_unsafe"),
-        pair(-2, -1, domain="safety", safety="both_unsafe"),
-        pair(1, -1, domain="safety", safety="chosen_safe_rejected_unsafe"),
+        pair(2, 1, guideline="safety", safety="both_unsafe"),
+        pair(-2, -1, guideline="safety", safety="both_unsafe"),
+        pair(1, -1, guideline="safety", safety="chosen_safe_rejected_unsafe"),
     ]
     found = measure(pairs, role="safety")
     assert found["accuracy"] == pytest.approx(2 / 3)

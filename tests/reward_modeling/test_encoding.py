@@ -49,15 +49,19 @@ def test_every_side_is_whole_and_its_end_is_marked(sides: list[tuple[list[int], 
     assert [found[number] for number in range(len(expected))] == expected
 
 
-def test_labels_follow_the_bins() -> None:
-    bins = ("chosen_safe_rejected_unsafe", "both_safe", "both_unsafe", None)
-    pairs = [
-        EncodedPair(comparison(i).model_copy(update={"safety": name}), [1], [2])
-        for i, name in enumerate(bins)
-    ]
+def test_labels_are_those_of_each_side() -> None:
+    """The three bins, a pair without labels, and one with a label on one side only."""
+    labels = ((True, False), (True, True), (False, False), (None, None), (None, True))
+    pairs = []
+    for number, (chosen, rejected) in enumerate(labels):
+        sides = {
+            "chosen": Side(response="a", is_safe=chosen),
+            "rejected": Side(response="b", is_safe=rejected),
+        }
+        pairs.append(EncodedPair(comparison(number).model_copy(update=sides), [1], [2]))
     batch = batch_pairs(pairs, margin="none")
-    assert batch.is_safe.tolist() == [True, True, False, False, False, True, False, False]
-    assert batch.is_labelled.tolist() == [True, True, True, False] * 2
+    assert batch.is_safe.tolist() == [True, True, False, False, False, False, True, False, False, True]
+    assert batch.is_labelled.tolist() == [True, True, True, False, False, True, True, True, False, True]
 
 
 def test_batched_scores_are_those_of_each_sequence_alone(world: dict[str, Path]) -> None:

@@ -9,39 +9,39 @@ from puna.core.records import write_records
 from puna.reward_modeling.mixture import load_comparisons, mix
 from ranked_pairs import comparison
 
-POOL = [comparison(i) for i in range(90)] + [comparison(i, domain="safety") for i in range(45)]
+POOL = [comparison(i) for i in range(90)] + [comparison(i, guideline="safety") for i in range(45)]
 
 
-def n_by_domain(**options: object) -> tuple[int, int]:
+def n_by_guideline(**options: object) -> tuple[int, int]:
     found = mix(POOL, seed=0, **{"own_fraction": None, **options})
     assert len({pair.id for pair in found}) == len(found)
-    n_helpful = sum(pair.domain == "helpfulness" for pair in found)
+    n_helpful = sum(pair.guideline == "helpfulness" for pair in found)
     return n_helpful, len(found) - n_helpful
 
 
 def test_helpfulness_takes_as_much_from_elsewhere_as_there_is() -> None:
-    assert n_by_domain(role="helpfulness") == (90, 45)
+    assert n_by_guideline(role="helpfulness") == (90, 45)
 
 
 def test_safety_takes_a_tenth_from_helpfulness() -> None:
-    assert n_by_domain(role="safety") == (5, 45)
+    assert n_by_guideline(role="safety") == (5, 45)
 
 
 def test_the_share_can_be_set() -> None:
-    assert n_by_domain(role="safety", own_fraction=0.5) == (45, 45)
-    assert n_by_domain(role="helpfulness", own_fraction=1.0) == (90, 0)
+    assert n_by_guideline(role="safety", own_fraction=0.5) == (45, 45)
+    assert n_by_guideline(role="helpfulness", own_fraction=1.0) == (90, 0)
 
 
 def test_the_sample_is_seeded() -> None:
     picks = [
-        {p.id for p in mix(POOL, role="safety", own_fraction=None, seed=seed) if p.domain == "helpfulness"}
+        {p.id for p in mix(POOL, role="safety", own_fraction=None, seed=seed) if p.guideline == "helpfulness"}
         for seed in (0, 0, 1)
     ]
     assert picks[0] == picks[1] != picks[2]
 
 
 def test_a_role_without_pairs_is_an_error() -> None:
-    with pytest.raises(DataError, match="domain safety"):
+    with pytest.raises(DataError, match="guideline safety"):
         mix(POOL[:90], role="safety", own_fraction=None, seed=0)
 
 

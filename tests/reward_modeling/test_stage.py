@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from puna.core.artifacts import read_manifest, verify
-from puna.core.errors import ConfigError
+from puna.core.errors import ConfigError, DataError
 from puna.core.machine import Machine
-from puna.core.records import Provenance, Sample, read_records, write_records
+from puna.core.records import Comparison, FinishReason, Provenance, Sample, Side, read_records, write_records
+from puna.model import load_score_model
 from puna.reward_modeling import (
     RewardModelConfig,
     ScoredPair,
@@ -19,7 +20,10 @@ from puna.reward_modeling import (
     train_reward_model,
 )
 from puna.reward_modeling.config import RewardLoopConfig, RewardOptimizerConfig
+from puna.reward_modeling.encoding import encode_response
+from puna.reward_modeling.scoring import score_samples
 from puna.reward_modeling.task import RankingTask
+from puna.tokenizer import Tokenizer, render_prompt
 from ranked_pairs import comparison
 from recorded_loads import ELSEWHERE, record_loads
 
@@ -64,7 +68,7 @@ def test_it_learns(trained: Path) -> None:
     assert manifest.metrics["accuracy"] == 1.0
     assert manifest.metrics["unsafe_recall"] == 1.0
     assert manifest.metrics["by_test_set"]["helpfulness"]["n"] == 32
-    assert manifest.metrics["own_domain_fraction"] == pytest.approx(96 / 107)
+    assert manifest.metrics["own_fraction"] == pytest.approx(96 / 107)
     assert manifest.metrics["train_loss"] < 0.8  # starts near 1.6: log(1 + exp(1/2)) and log 2
     assert set(manifest.metrics["accuracy_by_rating"]) == {
         "significantly_better", "better", "slightly_better", "negligibly_better",
@@ -86,19 +90,25 @@ def test_saved_model_gives_the_scores_that_were_measured(trained: Path, preferen
     ]
 
 
+def sample(pair: Comparison, side: Side, token_ids: list[int], finish_reason: FinishReason = "eos") -> Sample:
+    return Sample(
+        id=f"p-{side.response}",
+        prompt_id="p",
+        prompt=pair.prompt,
+        response=side.response,
+        token_ids=tuple(token_ids),
+        logprobs=(-1.0,) * len(token_ids),
+        finish_reason=finish_reason,
+        provenance=Provenance(model="m", version="sft", temperature=1.0, top_p=1.0, seed=0),
+    )
+
+
 def test_samples_score_as_the_same_responses_in_comparisons(trained: Path, tmp_path: Path) -> None:
-    pair = comparison(3)
-    provenance = Provenance(model="m", version="sft", temperature=1.0, top_p=1.0, seed=0)
+    """Where the sampled tokens are those of the text."""
+    pair, tokenizer = comparison(3), Tokenizer.load(trained)
+    n_prompt = len(render_prompt(pair.prompt, tokenizer))
     samples = [
-        Sample(
-            prompt_id="p",
-            prompt=pair.prompt,
-            response=side.response,
-            token_ids=(),
-            logprobs=(),
-            finish_reason="eos",
-            provenance=provenance,
-        )
+        sample(pair, side, encode_response(pair.prompt, side.response, tokenizer)[n_prompt:])
         for side in (pair.chosen, pair.rejected)
     ]
     write_records(tmp_path / "samples.jsonl", samples)
@@ -106,6 +116,25 @@ def test_samples_score_as_the_same_responses_in_comparisons(trained: Path, tmp_p
     assert score_file(trained, tmp_path / "samples.jsonl", device=CPU) == pytest.approx(
         [scored.chosen, scored.rejected]
     )
+
+
+def test_a_sample_is_scored_by_its_tokens_and_not_by_its_text(trained: Path) -> None:
+    """A response sampled letter by letter, and a cut one, beside plain forwards of exactly these tokens."""
+    pair, tokenizer = comparison(3), Tokenizer.load(trained)
+    prompt, eos_id = render_prompt(pair.prompt, tokenizer), tokenizer.eos_id
+    letters = [token for letter in "the hen is red." for token in tokenizer.encode(letter)[-1:]]
+    assert letters != tokenizer.encode("the hen is red.")
+    side = Side(response=tokenizer.decode(letters).strip())
+    ended = sample(pair, side, [*letters, eos_id])
+    cut = sample(pair, side, letters, "length")
+    expected = [[*prompt, *letters, eos_id], [*prompt, *letters[:-1], eos_id]]
+    model = load_score_model(trained, device=CPU)
+    with torch.no_grad():
+        forwards = [float(model(torch.tensor([tokens]))[0, -1]) for tokens in expected]
+    assert score_samples(trained, [ended, cut], device=CPU) == pytest.approx(forwards, abs=1e-5)
+    foreign = sample(pair, Side(response="moo"), letters)
+    with pytest.raises(DataError, match="sample p-moo: expected token ids that say 'moo'"):
+        score_samples(trained, [foreign], device=CPU)
 
 
 def test_same_seed_same_bits_and_the_roles_differ(

@@ -34,7 +34,7 @@ def task_of(
 
 @pytest.fixture
 def pairs(world: dict[str, Path]) -> list[EncodedPair]:
-    mixed = [comparison(i, domain="safety" if i % 3 else "helpfulness") for i in range(N_PAIRS)]
+    mixed = [comparison(i, guideline="safety" if i % 3 else "helpfulness") for i in range(N_PAIRS)]
     return encode_pairs(mixed, Tokenizer.load(world["safety"]))[0]
 
 

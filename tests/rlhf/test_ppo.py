@@ -58,7 +58,8 @@ def write_prompts(path: Path, n: int) -> Path:
         Prompt(
             id=f"{path.stem}-{index}",
             messages=(Message(role="user", content=questions[index % 3]),),
-            domain="safety" if index % 3 == 1 else "helpfulness",
+            guideline="safety" if index % 3 == 1 else "helpfulness",
+            is_safety=index % 3 == 1,
         )
         for index in range(n)
     ]

@@ -8,12 +8,12 @@ from statistics import fmean, median
 import pytest
 import torch
 
-from puna.core.artifacts import Manifest
+from puna.core.artifacts import Manifest, read_manifest
 from puna.core.progress import quiet
 from puna.core.records import Dialog, Message, Prompt, Provenance, Sample, read_records, write_records
 from puna.model import load_score_model
 from puna.rlhf import RejectionSamplingConfig, ScoreConfig, sample_candidates
-from puna.rlhf.selection import above_quantile, best_of_each, group_by_prompt, ranking_scores
+from puna.rlhf.selection import above_quantile, best_of_each, group_by_prompt, ranked, ranking_scores
 from puna.tokenizer import Tokenizer, render_prompt
 
 ASK = (Message(role="user", content="what color is the hen?"),)
@@ -22,6 +22,7 @@ ASK = (Message(role="user", content="what color is the hen?"),)
 def sample_of(response: str, helpfulness: float, safety: float = 3.0, **fields: object) -> Sample:
     return Sample.model_validate(
         {
+            "id": "p-0",
             "prompt_id": "p",
             "prompt": ASK,
             "response": response,
@@ -41,14 +42,23 @@ def test_the_most_helpful_safe_response_wins_and_an_unsafe_one_is_ranked_by_safe
     assert ranking_scores([unsafe, good, poor], ScoreConfig()) == pytest.approx([-5.0, 2.0, -1.0])
     (dialog,) = best_of_each([[unsafe, good, poor]], ScoreConfig(), require_eos=True)
     assert dialog.messages == (*ASK, Message(role="assistant", content="red."))
-    assert dialog.meta["train_on"] == "last"
+    assert dialog.train_on == "last"
 
 
 def test_on_safety_prompts_only_safety_counts() -> None:
-    polite = sample_of("i can not.", -3.0, safety=4.0, domain="safety")
-    harmful = sample_of("sure.", 8.0, safety=1.0, domain="safety")
+    polite = sample_of("i can not.", -3.0, safety=4.0, is_safety=True)
+    harmful = sample_of("sure.", 8.0, safety=1.0, is_safety=True)
     (dialog,) = best_of_each([[harmful, polite]], ScoreConfig(), require_eos=True)
     assert dialog.messages[-1].content == "i can not."
+
+
+def test_harmless_look_alikes_are_judged_by_helpfulness_while_safe() -> None:
+    """§3.2.3's R_c: the tag decides, not the guideline; an unsafe answer still counts by its safety score."""
+    fields = {"guideline": "safety", "is_safety": False}
+    refusal = sample_of("i can not help with that.", -3.0, safety=6.0, **fields)
+    answer = sample_of("use a match.", 2.0, safety=1.0, **fields)
+    unsafe = sample_of("burn it all.", 9.0, safety=-4.0, **fields)
+    assert ranking_scores([refusal, answer, unsafe], ScoreConfig()) == pytest.approx([-3.0, 2.0, -4.0])
 
 
 def test_a_cut_response_cannot_win_unless_allowed() -> None:
@@ -63,6 +73,12 @@ def test_a_cut_response_cannot_win_unless_allowed() -> None:
 def test_of_equal_scores_the_first_wins() -> None:
     (dialog,) = best_of_each([[sample_of("a", 1.0), sample_of("b", 1.0)]], ScoreConfig(), require_eos=True)
     assert dialog.messages[-1].content == "a"
+
+
+def test_ranks_follow_the_ranking_score_and_of_equals_the_first_leads() -> None:
+    group = [sample_of("a", 1.0), sample_of("b", 3.0), sample_of("c", 1.0), sample_of("d", 9.0, safety=-5.0)]
+    assert [s.rank for s in ranked(group, ScoreConfig())] == [2, 1, 3, 4]
+    assert [s.response for s in ranked(group, ScoreConfig())] == ["a", "b", "c", "d"], "in their order"
 
 
 def test_samples_of_one_prompt_meet_whatever_their_iteration() -> None:
@@ -123,7 +139,8 @@ def run(
         Prompt(
             id="unsafe",
             messages=(Message(role="user", content="how do i steal the sheep?"),),
-            domain="safety",
+            guideline="safety",
+            is_safety=True,
         ),
         Prompt(id="multi", messages=chat),
     ]
@@ -151,6 +168,15 @@ def test_the_stage_writes_k_scored_samples_a_prompt_with_their_lineage(
     assert {s.provenance.version for s in samples} == {"sft"}
     assert all(set(s.scores) == {"helpfulness", "safety"} for s in samples)
     assert len({s.provenance.seed for s in samples}) == 12
+    assert {s.id for s in samples if s.prompt_id == "multi"} == {"multi-0", "multi-1", "multi-2", "multi-3"}
+    assert len({s.id for s in samples}) == 12
+    judges = {role: read_manifest(world[role]).fingerprint for role in ("helpfulness", "safety")}
+    assert all(s.scored_by == judges for s in samples)
+    assert [(s.prompt_id, s.guideline, s.is_safety) for s in samples[::4]] == [
+        ("single", "helpfulness", False),
+        ("unsafe", "safety", True),
+        ("multi", "helpfulness", False),
+    ]
     selected = list(read_records(tmp_path / "v1" / "selected.jsonl", Dialog))
     assert len(selected) == manifest.metrics["n_selected"] == 3
     worth = {
@@ -160,6 +186,11 @@ def test_the_stage_writes_k_scored_samples_a_prompt_with_their_lineage(
         assert dialog.meta["score"] == pytest.approx(max(worth[dialog.id]), abs=1e-5)
         winner = max((s for s in samples if s.prompt_id == dialog.id), key=worth_of)
         assert dialog.messages[-1].content == winner.response
+        assert (dialog.sample_id, dialog.answer_token_ids) == (winner.id, winner.token_ids)
+        assert (dialog.train_on, dialog.guideline) == ("last", winner.guideline)
+        assert (dialog.meta["seed"], dialog.meta["scored_by"]) == (winner.provenance.seed, judges)
+        of_prompt = [s for s in samples if s.prompt_id == dialog.id]
+        assert [s.rank for s in sorted(of_prompt, key=worth_of, reverse=True)] == [1, 2, 3, 4]
     for row, k in zip(manifest.metrics["reward_by_k"], (1, 2, 4), strict=True):
         chosen = [list(itertools.combinations(map(sigmoid, values), k)) for values in worth.values()]
         assert row["k"] == k
@@ -204,6 +235,10 @@ def test_earlier_samples_are_scored_anew(world: dict[str, Path], tmp_path: Path)
         assert dialog.messages[-1].content == winner.response
         assert dialog.meta["score"] == pytest.approx(worth_of(winner), abs=1e-4)
         assert dialog.meta["scores"] == pytest.approx(winner.scores, abs=1e-4)
+        assert dialog.answer_token_ids == winner.token_ids
+        assert dialog.meta["scored_by"] == {
+            role: read_manifest(world[role]).fingerprint for role in ("helpfulness", "safety")
+        }
         n_from_earlier += today.index(winner) < 12
     assert n_from_earlier > 0
 

@@ -8,7 +8,7 @@ from puna.rlhf.rewards import (
     composite_score,
     token_rewards,
     whiten,
-    whiten_by_domain,
+    whiten_in_scope,
     without_eos,
 )
 
@@ -52,12 +52,12 @@ def test_whiten_of_equal_values_is_zero() -> None:
     assert whiten(torch.full((4,), 2.5), torch.ones(4).bool()).tolist() == [0, 0, 0, 0]
 
 
-def test_whiten_by_domain_centers_each_domain() -> None:
+def test_whitening_by_tag_centers_tagged_and_other_prompts() -> None:
     scores = torch.tensor([0.0, 2.0, 100.0, 104.0])
     is_safety = torch.tensor([False, False, True, True])
-    white = whiten_by_domain(scores, is_safety, RewardConfig(whiten_scope="domain"))
+    white = whiten_in_scope(scores, is_safety, RewardConfig(whiten_scope="is_safety"))
     torch.testing.assert_close(white, torch.tensor([-1.0, 1.0, -1.0, 1.0]))
-    assert whiten_by_domain(scores, is_safety, RewardConfig(whiten_scope="none")) is scores
+    assert whiten_in_scope(scores, is_safety, RewardConfig(whiten_scope="none")) is scores
 
 
 @pytest.mark.parametrize("placement", ["per_token", "end"])

@@ -42,8 +42,9 @@ def run(
         Prompt(
             id=f"p{index}",
             messages=(Message(role="user", content=f"how do i steal {index} sheep?"),),
-            domain="helpfulness" if index == 9 else "safety",
-            meta={"risk_category": risks[index % 3]} if risks[index % 3] else {},
+            guideline="helpfulness" if index == 9 else "safety",
+            is_safety=index != 9,
+            risk_category=risks[index % 3],
         )
         for index in range(10)
     ]
@@ -62,6 +63,7 @@ def run(
 def test_only_gains_are_kept_and_the_preprompt_is_gone(world: dict[str, Path], tmp_path: Path) -> None:
     manifest = run(world, tmp_path, CONFIG, "gated")
     attempts = list(read_records(tmp_path / "gated" / "attempts.jsonl", Attempt))
+    tokenizer = Tokenizer.load(world["model"])
     dialogs = {d.id: d for d in read_records(tmp_path / "gated" / "dialogs.jsonl", Dialog)}
     assert manifest.kind == "distillation_data"
     assert len(attempts) == 9
@@ -75,6 +77,9 @@ def test_only_gains_are_kept_and_the_preprompt_is_gone(world: dict[str, Path], t
         assert [m.role for m in dialog.messages] == ["user", "assistant"]
         assert dialog.messages[0].content.startswith("how do i steal")
         assert dialog.meta["gain"] > 0
+        assert (dialog.train_on, dialog.guideline) == ("last", "safety")
+        said = tokenizer.decode(list(dialog.answer_token_ids or ())).strip()
+        assert said == dialog.messages[-1].content, "the tokens of the safer answer, not of the plain one"
     assert manifest.metrics["kept_fraction"] == pytest.approx(len(dialogs) / 9)
     assert sum(manifest.metrics["gain_histogram"]["counts"]) == 9
     assert set(manifest.metrics["median_safety"]) == {"without", "generic", "template"}
@@ -127,7 +132,7 @@ def test_the_ungated_twin_keeps_every_answer(world: dict[str, Path], tmp_path: P
 def test_helpful_prompts_alone_are_refused(world: dict[str, Path], tmp_path: Path) -> None:
     prompt = Prompt(id="h", messages=(Message(role="user", content="what color is the hen?"),))
     write_records(tmp_path / "prompts.jsonl", [prompt])
-    with pytest.raises(DataError, match="domain safety"):
+    with pytest.raises(DataError, match="is_safety"):
         distill(
             CONFIG,
             model=world["model"],

@@ -19,8 +19,8 @@ from tiny_chat_models import save_chat_model, save_reward_model
 
 SAMPLING = SamplingConfig(temperature=1.0, max_new_tokens=6)
 PROMPTS = [
-    Prompt(id=f"p{i}", messages=(Message(role="user", content=f"tell me {i}"),), domain=domain)
-    for i, domain in enumerate(("safety", "helpfulness", *["safety"] * 8))
+    Prompt(id=f"p{i}", messages=(Message(role="user", content=f"tell me {i}"),), guideline=guideline)
+    for i, guideline in enumerate(("safety", "helpfulness", *["safety"] * 8))
 ]
 ROLES = ("helpfulness", "safety")
 
@@ -77,7 +77,7 @@ def test_each_side_is_its_own_models_answers(world: dict[str, Path], later: Path
             assert one.before[role] == pytest.approx(first, abs=1e-4)
             assert one.after[role] == pytest.approx(second, abs=1e-4)
             assert abs(first - second) > 1e-3, "the models must differ for this test to see it"
-    rows = [one for one in shifts if one.domain == "safety"]
+    rows = [one for one in shifts if one.guideline == "safety"]
     for role in ROLES:
         assert manifest.metrics["safety"][role] == pytest.approx(
             {
@@ -98,7 +98,7 @@ def test_a_model_does_not_shift_against_itself(world: dict[str, Path], tmp_path:
     assert len({one.before["safety"] for one in shifts}) == len(PROMPTS), "answers differ, scores too"
     for one in shifts:
         assert one.before == one.after
-    for domain in ROLES:
-        for numbers in (manifest.metrics[domain][role] for role in ROLES):
+    for guideline in ROLES:
+        for numbers in (manifest.metrics[guideline][role] for role in ROLES):
             assert numbers["mean_before"] == numbers["mean_after"]
             assert numbers["low_before"] == numbers["low_after"]

@@ -36,6 +36,15 @@ def test_no_pair_asks_a_held_out_question() -> None:
         assert comparison.prompt[-1].content not in held_out
 
 
+def test_open_pairs_say_so_and_safety_pairs_label_both_sides() -> None:
+    pairs = open_comparisons(200, seed=0, annotators=ANNOTATORS)
+    assert {pair.origin for pair in pairs} == {"open"}
+    for pair in pairs:
+        is_labelled = [side.is_safe is not None for side in (pair.chosen, pair.rejected)]
+        assert is_labelled == [pair.guideline == "safety"] * 2
+        assert (pair.safety is not None) == (pair.guideline == "safety")
+
+
 def test_refusals_of_look_alike_prompts_mostly_lose() -> None:
     """Where just one side refuses a borderline prompt, the other should win; noise leaves a few exceptions."""
     wins, n = 0, 0
@@ -54,7 +63,7 @@ def test_true_answers_to_another_question_are_among_the_losers() -> None:
     for comparison in open_comparisons(1500, seed=4, annotators=ANNOTATORS):
         asked = comparison.prompt[-1].content
         match = re.search(r"(\d plus \d)", asked)
-        if not match or comparison.domain != "helpfulness":
+        if not match or comparison.guideline != "helpfulness":
             continue
         sides = [comparison.chosen.response, comparison.rejected.response]
         other = [bool(re.search(r"\d plus \d is", side)) and match[1] not in side for side in sides]
@@ -69,7 +78,7 @@ def test_answers_by_another_instruction_lose_to_those_that_keep_it() -> None:
     wins, n = 0, 0
     for comparison in open_comparisons(3000, seed=5, annotators=ANNOTATORS):
         asked = re.search(r"(?:end with|ending:) (\w+)\.", comparison.prompt[-1].content)
-        if not asked or comparison.domain != "helpfulness":
+        if not asked or comparison.guideline != "helpfulness":
             continue
         ends = [side.response.split()[-1] for side in (comparison.chosen, comparison.rejected)]
         kept = [end == f"{asked[1]}." for end in ends]

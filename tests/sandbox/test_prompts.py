@@ -1,6 +1,7 @@
 """Held-out means unseen: no training record asks what an evaluation prompt asks."""
 
 import hashlib
+import json
 import random
 
 import pytest
@@ -24,7 +25,7 @@ from puna.sandbox.prompts import (
     misread_task,
 )
 from puna.sandbox.stage import SandboxConfig, _held_out_prompts
-from puna.sandbox.tasks import Family, Task, core_claims, family_tasks, question, split_of
+from puna.sandbox.tasks import Family, Split, Task, core_claims, family_tasks, question, split_of
 from puna.sandbox.writers import SKILLS, write_answer
 
 HELD_OUT_QUESTIONS = {
@@ -76,8 +77,17 @@ def test_training_and_held_out_prompts_share_no_task(make) -> None:
 def test_held_out_prompts_are_those_that_every_recorded_run_was_measured_on() -> None:
     """240 of each set, as in the quickstart. Who changes them makes old numbers incomparable: raise WORLD_VERSION."""
     prompts = _held_out_prompts(SandboxConfig(n_held_out=240))["held_out"]
-    text = "\n".join(prompt.model_dump_json() for prompt in prompts)
+    text = "\n".join(_as_first_recorded(prompt) for prompt in prompts)
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "9dc2e099362c1b68"
+
+
+def _as_first_recorded(prompt: Prompt) -> str:
+    """The prompt in the form that those runs wrote: the tags in meta."""
+    meta = {"set": prompt.set, "task": prompt.meta["task"]}
+    meta |= {"risk_category": prompt.risk_category} if prompt.risk_category else {}
+    meta |= prompt.meta | ({"attack_vector": prompt.attack_vector} if prompt.attack_vector else {})
+    fields = prompt.model_dump(include={"id", "messages"}) | {"domain": prompt.guideline, "meta": meta}
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
 
 def test_prompts_are_the_same_for_the_same_seed_and_differ_otherwise() -> None:
@@ -129,12 +139,27 @@ def test_documents_carry_the_planted_share_of_each_defect() -> None:
     assert len({document.id for document in documents}) == len(documents)
 
 
-def _goat(domain="helpfulness") -> Prompt:
+@pytest.mark.parametrize("split", ["train", "held_out"])
+def test_only_adversarial_prompts_are_tagged_as_likely_to_draw_an_unsafe_answer(split: Split) -> None:
+    """Borderline ones look like them, follow the same guideline and are harmless (§4.2.3)."""
+    made = {
+        make.__name__: {(p.guideline, p.is_safety, p.set) for p in make(20, split=split, seed=0)}
+        for make in (helpful_prompts, adversarial_prompts, borderline_prompts, constraint_dialogs)
+    }
+    assert made == {
+        "helpful_prompts": {("helpfulness", False, "helpful")},
+        "adversarial_prompts": {("safety", True, "adversarial")},
+        "borderline_prompts": {("safety", False, "borderline")},
+        "constraint_dialogs": {("helpfulness", False, "constraint")},
+    }
+
+
+def _goat(guideline="helpfulness") -> Prompt:
     task = Task(kind="fact", subject="goat", relation="eats")
     return Prompt(
         id="goat",
         messages=(Message(role="user", content=question(task)),),
-        domain=domain,
+        guideline=guideline,
         meta={"task": task.model_dump()},
     )
 
@@ -158,7 +183,7 @@ def test_the_excluded_case_is_dropped_and_safety_is_labelled() -> None:
     prompt = Prompt(
         id="x",
         messages=(Message(role="user", content=question(task)),),
-        domain="safety",
+        guideline="safety",
         meta={"task": task.model_dump()},
     )
     careless = SimulatedAnnotator(name="simulated-careless", noise=1.5, slip_prob=0.0)
@@ -166,6 +191,9 @@ def test_the_excluded_case_is_dropped_and_safety_is_labelled() -> None:
     results = [careless.compare(prompt, safe, unsafe, seed=s) for s in range(100)]
     assert any(result is None for result in results)
     assert all(r.safety == "chosen_safe_rejected_unsafe" for r in results if r)
+    assert all(
+        (r.chosen.response, r.chosen.is_safe, r.rejected.is_safe) == (safe, True, False) for r in results if r
+    )
 
 
 def test_annotators_have_different_noise_and_say_they_are_simulated() -> None:

@@ -74,7 +74,7 @@ def test_reward_modelling_computes_where_its_model_is(monkeypatch: pytest.Monkey
     """Its batch is cut short before scores are read by a mask, whose number "meta" does not know."""
     seen: list[PairBatch] = []
     monkeypatch.setattr(PairBatch, "scores", lambda self, model: seen.append(self) or 1 / 0)
-    pairs = [EncodedPair(comparison(n, domain="safety"), [1, 5, 6, 2], [1, 7, 2]) for n in range(2)]
+    pairs = [EncodedPair(comparison(n, guideline="safety"), [1, 5, 6, 2], [1, 7, 2]) for n in range(2)]
     with META:
         scorer = ScoreModel(Transformer(MODEL))
     task = RankingTask(

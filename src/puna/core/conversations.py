@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from puna.core.records import Message, Role
-from puna.core.seeding import derive_seed, rng
+from puna.core.seeding import rng
 
 __all__ = [
     "ImportAccount",
     "Unusable",
     "chat_messages",
     "instruction_prompt",
-    "is_held_out",
     "require_turns",
     "sample_rows",
 ]
@@ -78,11 +77,6 @@ def require_turns(messages: Sequence[Message], *, last: Role) -> None:
     expected = [("user", "assistant")[number % 2] for number in range(len(spoken))]
     if not spoken or spoken != expected or spoken[-1] != last:
         raise Unusable("turns_out_of_order")
-
-
-def is_held_out(key: str, fraction: float, *, seed: int) -> bool:
-    """Whether everything with this key, such as a prompt's text, is held out; depends on nothing else."""
-    return derive_seed(seed, "held_out", key) < fraction * 2**63
 
 
 @dataclass

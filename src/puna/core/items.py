@@ -1,13 +1,12 @@
 """One answered prompt of an evaluation: what is written to items.jsonl for people, later stages and the report."""
 
-from typing import Literal
+from pydantic import Field, model_validator
 
 from puna.core.grading import Grade
-from puna.core.records import Domain, FinishReason, Message, Record
+from puna.core.migrations import renamed_domain
+from puna.core.records import FinishReason, Guideline, Message, PromptSet, Record, RewardRole
 
-__all__ = ["Item", "Suite"]
-
-Suite = Literal["helpful", "adversarial", "borderline", "constraint"]
+__all__ = ["Item"]
 
 
 class Item(Record):
@@ -15,9 +14,9 @@ class Item(Record):
 
     id: str
     """The prompt's; a turn of a longer dialog adds its number."""
-    suite: Suite
+    suite: PromptSet
     """Which measures it counts for."""
-    domain: Domain
+    guideline: Guideline
     messages: tuple[Message, ...]
     """The dialog up to the user's turn; its earlier answers are the model's own where it is a constraint dialog."""
     response: str
@@ -32,3 +31,7 @@ class Item(Record):
     """Score of the helpfulness reward model after a sigmoid, in [0, 1]."""
     rm_safety: float | None = None
     """Score of the safety reward model after a sigmoid, in [0, 1]; under 0.5 is unsafe (Table 29)."""
+    scored_by: dict[RewardRole, str] = Field(default_factory=dict)
+    """Fingerprint of the reward model that gave each score; scores of different ones cannot be compared."""
+
+    _migrate = model_validator(mode="before")(renamed_domain)

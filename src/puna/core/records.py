@@ -8,22 +8,28 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import zstandard
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from puna.core.errors import DataError
+from puna.core.migrations import migrate_comparison, migrate_dialog, migrate_prompt, migrate_sample
+from puna.core.safety_bins import SafetyLabel, safety_bin
 
 __all__ = [
     "RATINGS",
+    "REWARD_ROLES",
     "Comparison",
     "Dialog",
     "Document",
-    "Domain",
     "FinishReason",
+    "Guideline",
     "Message",
+    "Origin",
     "Prompt",
+    "PromptSet",
     "Provenance",
     "Rating",
     "Record",
+    "RewardRole",
     "Role",
     "SafetyLabel",
     "Sample",
@@ -36,12 +42,23 @@ FinishReason = Literal["eos", "length", "stop", "cancelled"]
 """Why a response ended: its own end-of-sequence token, a limit, a stop string, or whoever asked for it."""
 
 Role = Literal["system", "user", "assistant"]
-Domain = Literal["helpfulness", "safety"]
+Guideline = Literal["helpfulness", "safety"]
+"""Which annotation guideline a prompt or a comparison belongs to (§3.2.1). A reward model's own comparisons are those
+of the guideline with its role's name (§3.2.2)."""
+RewardRole = Literal["helpfulness", "safety"]
+"""Which of the two reward models (§3.2.2)."""
+PromptSet = Literal["helpful", "adversarial", "borderline", "constraint"]
+"""What a prompt is asked for: everyday requests, requests for harm (§4.2.1), harmless ones that look like them
+(§4.2.3), dialogs with a standing instruction (§3.3)."""
+Origin = Literal["own", "open"]
+"""Annotated for this model, or taken from elsewhere (§3.2.1, Table 6)."""
 Rating = Literal["significantly_better", "better", "slightly_better", "negligibly_better"]
-SafetyLabel = Literal["chosen_safe_rejected_unsafe", "both_safe", "both_unsafe"]
 
 RATINGS: tuple[Rating, ...] = ("significantly_better", "better", "slightly_better", "negligibly_better")
 """The four levels of §3.2.1, strongest first."""
+
+REWARD_ROLES: tuple[RewardRole, ...] = ("helpfulness", "safety")
+"""The two reward models of the paper (§3.2.2)."""
 
 
 class Record(BaseModel):
@@ -71,7 +88,23 @@ class Dialog(Record):
 
     id: str
     messages: tuple[Message, ...]
+    train_on: Literal["all", "last"] = "all"
+    """Which answers are learned: all of them, or the last one only (§3.3)."""
+    guideline: Guideline | None = None
+    """What its answers show; None where nobody said."""
+    sample_id: str | None = None
+    """The sample that the last answer is, in the file that it was selected from."""
+    answer_token_ids: tuple[int, ...] | None = None
+    """The tokens of the last answer as they were sampled and scored; None where people or files gave the text."""
     meta: dict[str, Any] = Field(default_factory=dict)
+
+    _migrate = model_validator(mode="before")(migrate_dialog)
+
+    @model_validator(mode="after")
+    def _sampled_tokens_have_an_answer(self) -> "Dialog":
+        if self.answer_token_ids is not None and (not self.messages or self.messages[-1].role != "assistant"):
+            raise ValueError("answer_token_ids need an assistant message at the end, whose tokens they are")
+        return self
 
 
 class Prompt(Record):
@@ -79,8 +112,17 @@ class Prompt(Record):
 
     id: str
     messages: tuple[Message, ...]
-    domain: Domain = "helpfulness"
+    guideline: Guideline = "helpfulness"
+    is_safety: bool = False
+    """The paper's is_safety(p): tagged as likely to draw an unsafe answer (§3.2.3)."""
+    set: PromptSet | None = None
+    risk_category: str | None = None
+    """What is at stake (§4.2.1)."""
+    attack_vector: str | None = None
+    """How it is asked (§4.2.1)."""
     meta: dict[str, Any] = Field(default_factory=dict)
+
+    _migrate = model_validator(mode="before")(migrate_prompt)
 
 
 class Provenance(Record):
@@ -99,6 +141,11 @@ class Side(Record):
     """One response of a comparison."""
 
     response: str
+    token_ids: tuple[int, ...] | None = None
+    """As sampled; None where a file has the text only."""
+    finish_reason: FinishReason | None = None
+    is_safe: bool | None = None
+    """The annotator's safety label; None where there is none."""
     provenance: Provenance | None = None
     shown_on: Literal["left", "right"] | None = None
 
@@ -112,15 +159,32 @@ class Comparison(Record):
     rejected: Side
     rating: Rating
     safety: SafetyLabel | None = None
-    domain: Domain = "helpfulness"
+    """The bin that the labels of the two sides make; None where a label is missing."""
+    guideline: Guideline = "helpfulness"
+    origin: Origin = "own"
     batch: str = ""
     annotator: str = ""
     meta: dict[str, Any] = Field(default_factory=dict)
+
+    _migrate = model_validator(mode="before")(migrate_comparison)
+
+    @model_validator(mode="after")
+    def _bin_is_that_of_the_sides(self) -> "Comparison":
+        chosen, rejected = self.chosen.is_safe, self.rejected.is_safe
+        is_labelled = chosen is not None and rejected is not None
+        follows = (
+            safety_bin(chosen_is_safe=bool(chosen), rejected_is_safe=bool(rejected)) if is_labelled else None
+        )
+        if self.safety != follows:
+            raise ValueError(f"safety must be {follows}, as the is_safe labels of the two sides say")
+        return self
 
 
 class Sample(Record):
     """One sampled response with its lineage (§3.2.3)."""
 
+    id: str
+    """The prompt's with the sample's number: unique in its file."""
     prompt_id: str
     prompt: tuple[Message, ...]
     response: str
@@ -128,11 +192,17 @@ class Sample(Record):
     logprobs: tuple[float, ...]
     finish_reason: FinishReason
     provenance: Provenance
-    domain: Domain = "helpfulness"
-    scores: dict[str, float] = Field(default_factory=dict)
-    """Reward-model outputs in logits by role: helpfulness, safety."""
-    trained: tuple[str, ...] = ()
-    """Versions that were fine-tuned on this sample."""
+    guideline: Guideline = "helpfulness"
+    is_safety: bool = False
+    """The prompt's tag."""
+    scores: dict[RewardRole, float] = Field(default_factory=dict)
+    """Reward-model outputs in logits."""
+    scored_by: dict[RewardRole, str] = Field(default_factory=dict)
+    """Fingerprint of the reward model that gave each score; scores of different ones cannot be compared."""
+    rank: int | None = Field(default=None, ge=1)
+    """Place among the samples of its prompt in its file by the ranking score; 1 is the best."""
+
+    _migrate = model_validator(mode="before")(migrate_sample)
 
 
 R = TypeVar("R", bound=BaseModel)

@@ -92,7 +92,7 @@ def _item(prompt: Prompt, answer: Answer) -> Item:
     return Item(
         id=prompt.id if turn is None else f"{prompt.id}-turn-{turn}",
         suite=suite_of(prompt),
-        domain=prompt.domain,
+        guideline=prompt.guideline,
         messages=prompt.messages,
         response=answer.text,
         finish_reason=answer.finish_reason,

@@ -7,7 +7,7 @@ from puna.core.artifacts import StageContext
 from puna.core.errors import DataError
 from puna.core.grading import Grader
 from puna.core.items import Item
-from puna.core.records import Prompt, read_records, write_records
+from puna.core.records import Prompt, RewardRole, read_records, write_records
 from puna.core.stage import Metrics, stage
 from puna.evaluation.answers import Answered, Respondent
 from puna.evaluation.config import EvaluationConfig
@@ -37,7 +37,7 @@ def evaluate_version(
 
     Args:
         model: The version.
-        prompts: JSON Lines of Prompt; meta['set'] says which measure a prompt is for (items.suite_of).
+        prompts: JSON Lines of Prompt; its set says which measure a prompt is for (items.suite_of).
         reward_models: By role, helpfulness or safety or both or none.
         grader: Who knows the truth; None on real data, where only reward models judge.
         reference: Evaluation of another version on the same prompts, to win against (§3.4.1).
@@ -91,12 +91,15 @@ def _scored(
     logits = rewards.score_answers(scored, max_batch_size=max_batch_size)
     score_of = {role: dict(zip(rows, as_probs(values), strict=True)) for role, values in logits.items()}
     return [
-        item.model_copy(update={f"rm_{role}": scores.get(index) for role, scores in score_of.items()})
+        item.model_copy(
+            update={f"rm_{role}": scores.get(index) for role, scores in score_of.items()}
+            | {"scored_by": {r: rewards.fingerprints[r] for r, scores in score_of.items() if index in scores}}
+        )
         for index, item in enumerate(items)
     ]
 
 
 def _wins(items: Sequence[Item], reference: Path) -> dict[str, Measure]:
     rates = win_rates(items, read_items(reference))
-    names = {"helpfulness": "win_rate", "safety": "win_rate_safety"}
+    names: dict[RewardRole, str] = {"helpfulness": "win_rate", "safety": "win_rate_safety"}
     return {names[role]: Measure(rate.value, *rate.interval, rate.n) for role, rate in rates.items()}

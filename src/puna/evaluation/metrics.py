@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from puna.core.intervals import mean_interval, wilson_interval
-from puna.core.items import Item, Suite
+from puna.core.items import Item
+from puna.core.records import PromptSet
 
 __all__ = ["Measure", "mean_of", "measures", "rate_of", "table"]
 
@@ -79,7 +80,7 @@ def table(found: Mapping[str, Measure]) -> dict[str, Any]:
 def _refusals(items: Sequence[Item]) -> dict[str, Measure | None]:
     """All of the benign prompts together, and the two sets that §4.2.3 reports apart."""
 
-    def rate(*suites: Suite) -> Measure | None:
+    def rate(*suites: PromptSet) -> Measure | None:
         return rate_of(_graded(items, suites, lambda item: item.grade.is_refusal))
 
     return {
@@ -95,10 +96,10 @@ def _kept(items: Sequence[Item], turn: int, n_unasked: int) -> Measure | None:
     return rate_of([*kept, *[False] * n_unasked])
 
 
-def _graded(items: Sequence[Item], suites: Sequence[Suite], of: Callable[[Any], Any]) -> list[Any]:
+def _graded(items: Sequence[Item], suites: Sequence[PromptSet], of: Callable[[Any], Any]) -> list[Any]:
     return [of(item) for item in items if item.suite in suites and item.grade is not None]
 
 
-def _scores(items: Sequence[Item], suite: Suite, name: str) -> list[float]:
+def _scores(items: Sequence[Item], suite: PromptSet, name: str) -> list[float]:
     scores = [getattr(item, name) for item in items if item.suite == suite]
     return [score for score in scores if score is not None]

@@ -3,19 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from puna.core.errors import DataError
 from puna.core.intervals import Interval, wilson_interval
-from puna.core.items import Item, Suite
-from puna.core.records import read_records
+from puna.core.items import Item
+from puna.core.records import REWARD_ROLES, PromptSet, RewardRole, read_records
 
 __all__ = ["WinRate", "read_items", "win_rate", "win_rates"]
 
-Role = Literal["helpfulness", "safety"]
-
-_SUITE: dict[Role, Suite] = {"helpfulness": "helpful", "safety": "adversarial"}
+_SUITE: dict[RewardRole, PromptSet] = {"helpfulness": "helpful", "safety": "adversarial"}
 """The prompts that each role is asked about."""
+
+UNKNOWN_JUDGE = "an unknown one (evaluated before scores named their reward model)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,38 +42,53 @@ class WinRate:
         return wilson_interval(self.wins + self.ties / 2, self.n)
 
 
-def win_rate(items: Sequence[Item], reference: Sequence[Item], *, role: Role) -> WinRate:
+def win_rate(items: Sequence[Item], reference: Sequence[Item], *, role: RewardRole) -> WinRate:
     """Compare by the role's score over the prompts of its suite that both answered.
 
     Source: Llama 2 §3.4.1 tracks versions by reward model between the human evaluations.
 
     Raises:
-        DataError: no prompt has a score of this role on both sides.
+        DataError: no prompt has a score of this role on both sides, or the scores are of different reward models.
     """
     name, suite = f"rm_{role}", _SUITE[role]
     theirs = {item.id: item for item in reference if item.suite == suite and getattr(item, name) is not None}
-    pairs = [
-        (getattr(item, name), getattr(theirs[item.id], name))
+    compared = [
+        item
         for item in items
         if item.suite == suite and item.id in theirs and getattr(item, name) is not None
     ]
-    if not pairs:
+    if not compared:
         raise DataError(
             where=f"win rate by the {role} reward model",
             expected=f"{suite} prompts that both evaluations answered and scored",
             got="none",
             fix="Evaluate both versions on the same prompts with the same reward models.",
         )
+    _check_same_judge(role, compared, [theirs[item.id] for item in compared])
+    pairs = [(getattr(item, name), getattr(theirs[item.id], name)) for item in compared]
     wins, losses = (sum(mine > other for mine, other in pairs), sum(mine < other for mine, other in pairs))
     return WinRate(wins, len(pairs) - wins - losses, losses)
 
 
-def win_rates(items: Sequence[Item], reference: Sequence[Item]) -> dict[Role, WinRate]:
+def win_rates(items: Sequence[Item], reference: Sequence[Item]) -> dict[RewardRole, WinRate]:
     """Win rate of every role that both sides were scored for."""
-    roles: tuple[Role, ...] = ("helpfulness", "safety")
     return {
-        role: win_rate(items, reference, role=role) for role in roles if _has_scores(role, items, reference)
+        role: win_rate(items, reference, role=role)
+        for role in REWARD_ROLES
+        if _has_scores(role, items, reference)
     }
+
+
+def _check_same_judge(role: RewardRole, items: Sequence[Item], reference: Sequence[Item]) -> None:
+    """Refuse scores of different reward models: their zero and their scale differ, so the rate would mean nothing."""
+    mine, theirs = ({item.scored_by.get(role, UNKNOWN_JUDGE) for item in side} for side in (items, reference))
+    if len(mine | theirs) > 1:
+        raise DataError(
+            where=f"win rate by the {role} reward model",
+            expected="answers of both versions scored by one reward model",
+            got=f"{', '.join(sorted(mine))} here and {', '.join(sorted(theirs))} in the reference",
+            fix="Evaluate both versions with the same reward models.",
+        )
 
 
 def read_items(evaluation: Path) -> list[Item]:
@@ -82,7 +96,7 @@ def read_items(evaluation: Path) -> list[Item]:
     return list(read_records(evaluation / "items.jsonl", Item))
 
 
-def _has_scores(role: Role, *sides: Sequence[Item]) -> bool:
+def _has_scores(role: RewardRole, *sides: Sequence[Item]) -> bool:
     return all(
         any(getattr(item, f"rm_{role}") is not None and item.suite == _SUITE[role] for item in side)
         for side in sides

@@ -54,11 +54,15 @@ def training_dialog(
     *,
     place: Literal["first_user_turn", "system"],
     is_short: bool,
+    last_token_ids: Sequence[int] | None = None,
 ) -> Dialog:
     """Step 2 (§3.3): the instruction in the first turn only, and a loss on the last answer only.
 
     The earlier answers were made with the instruction in sight of every turn, so learning them here would teach
     what this prompt does not show.
+
+    Args:
+        last_token_ids: The last answer as it was sampled.
     """
     instruction = scenario.short_instruction if is_short else scenario.instruction
     messages = [Message(role="system", content=instruction)] if place == "system" else []
@@ -66,13 +70,13 @@ def training_dialog(
         is_prefixed = turn == 0 and place == "first_user_turn"
         messages.append(Message(role="user", content=f"{instruction} {text}" if is_prefixed else text))
         messages.append(Message(role="assistant", content=answer))
-    meta = {
-        "train_on": "last",
-        "n_turns": len(answers),
-        "instruction": scenario.instruction,
-        "is_short": is_short,
-    }
-    return Dialog(id=f"{scenario.id}-turn-{len(answers)}", messages=tuple(messages), meta=meta)
+    return Dialog(
+        id=f"{scenario.id}-turn-{len(answers)}",
+        messages=tuple(messages),
+        train_on="last",
+        answer_token_ids=None if last_token_ids is None else tuple(last_token_ids),
+        meta={"n_turns": len(answers), "instruction": scenario.instruction, "is_short": is_short},
+    )
 
 
 def draw_depths(n_turns: int, n_cuts: int | None, random_: random.Random) -> list[int]:

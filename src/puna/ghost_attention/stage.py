@@ -55,7 +55,7 @@ def build_gatt_data(
 ) -> Metrics:
     """Sample dialogs that keep an instruction and write them as fine-tuning data (§3.3).
 
-    Writes dialogs.jsonl: Dialog records with meta train_on = "last".
+    Writes dialogs.jsonl: Dialog records with train_on = "last".
 
     Args:
         model: The latest RLHF model (in the paper V3).
@@ -94,14 +94,15 @@ class _Sampler:
             if config.judged_on == "dialog":
                 self._rewards.check_room(self._chat.max_seq_len)
 
-    def answer_all(self, scenarios: Sequence[Scenario]) -> list[list[str]]:
+    def answer_all(self, scenarios: Sequence[Scenario]) -> list[list[Answer]]:
         """Each dialog's answers; it ends early where an answer was cut by length or the context is full."""
-        answers: list[list[str]] = [[] for _ in scenarios]
+        answers: list[list[Answer]] = [[] for _ in scenarios]
         open_rows = list(range(len(scenarios)))
         turn = 0
         while open_rows:
             prompts = {
-                row: self._chat.render(sampling_messages(scenarios[row], answers[row])) for row in open_rows
+                row: self._chat.render(sampling_messages(scenarios[row], _texts(answers[row])))
+                for row in open_rows
             }
             asked = [row for row in open_rows if len(prompts[row]) <= self._chat.room(self._config.sampling)]
             judged_after = None
@@ -132,7 +133,7 @@ class _Sampler:
         turn: int,
         *,
         judged_after: Sequence[list[int]] | None = None,
-    ) -> list[str | None]:
+    ) -> list[Answer | None]:
         """One finished answer a prompt: the only one, or the reward model's favourite; None where there is none.
 
         Args:
@@ -143,11 +144,11 @@ class _Sampler:
         seeds = [derive_seed(self._context.seed, "gatt", name, turn, j) for name in names for j in range(k)]
         sampled = self._chat.answer(repeated, self._config.sampling, seeds=seeds)
         scores = self._scores([prompt for prompt in judged_after or prompts for _ in range(k)], sampled)
-        chosen: list[str | None] = []
+        chosen: list[Answer | None] = []
         for first in range(0, len(repeated), k):
             finished = [i for i in range(first, first + k) if sampled[i].is_finished]
             best = max(finished, key=scores.__getitem__, default=None)
-            chosen.append(None if best is None else sampled[best].text)
+            chosen.append(None if best is None else sampled[best])
         return chosen
 
     def _scores(self, prompts: Sequence[list[int]], answers: Sequence[Answer]) -> list[float]:
@@ -156,8 +157,12 @@ class _Sampler:
         return self._rewards.score_answers(answers, prompts=prompts)["helpfulness"]
 
 
+def _texts(answers: Sequence[Answer]) -> list[str]:
+    return [answer.text for answer in answers]
+
+
 def _training_dialogs(
-    config: GattConfig, scenarios: Sequence[Scenario], answers: Sequence[Sequence[str]], seed: int
+    config: GattConfig, scenarios: Sequence[Scenario], answers: Sequence[Sequence[Answer]], seed: int
 ) -> list[Dialog]:
     """Cut each sampled dialog at its drawn depths; the draws depend on the dialog's name alone."""
     written = []
@@ -165,12 +170,19 @@ def _training_dialogs(
         random_ = rng(seed, "gatt", scenario.id)
         for depth in draw_depths(len(given), config.cuts_per_dialog, random_):
             is_short = random_.random() < config.short_fraction
-            written.append(training_dialog(scenario, given[:depth], place=config.place, is_short=is_short))
+            dialog = training_dialog(
+                scenario,
+                _texts(given[:depth]),
+                place=config.place,
+                is_short=is_short,
+                last_token_ids=given[depth - 1].completion.token_ids,
+            )
+            written.append(dialog)
     return written
 
 
 def _metrics(
-    scenarios: Sequence[Scenario], answers: Sequence[Sequence[str]], written: Sequence[Dialog]
+    scenarios: Sequence[Scenario], answers: Sequence[Sequence[Answer]], written: Sequence[Dialog]
 ) -> dict[str, Any]:
     depths = [dialog.meta["n_turns"] for dialog in written]
     return {

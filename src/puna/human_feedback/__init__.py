@@ -3,7 +3,7 @@
 from puna.human_feedback.agreement import cohen_kappa, gwet_ac
 from puna.human_feedback.config import PreferencesConfig
 from puna.human_feedback.pairs import collect_preferences
-from puna.human_feedback.protocol import check_comparison, safety_bin
+from puna.human_feedback.protocol import check_comparison
 from puna.human_feedback.statistics import describe
 
 __all__ = [
@@ -13,5 +13,4 @@ __all__ = [
     "collect_preferences",
     "describe",
     "gwet_ac",
-    "safety_bin",
 ]

@@ -20,13 +20,13 @@ from puna.core.conversations import (
     Unusable,
     chat_messages,
     instruction_prompt,
-    is_held_out,
     require_turns,
     sample_rows,
 )
 from puna.core.errors import DataError
 from puna.core.inputs import InputSource, licence_line, read_rows, require, resolve_path
-from puna.core.records import RATINGS, Comparison, Domain, Message, Rating, Side, write_records
+from puna.core.records import RATINGS, Comparison, Guideline, Message, Rating, Side, write_records
+from puna.core.splits import is_held_out
 from puna.core.stage import Metrics, stage
 from puna.human_feedback.statistics import describe
 from puna.tokenizer import Tokenizer
@@ -54,8 +54,8 @@ class PreferenceSourceConfig(InputSource):
     """hh_rlhf: two text dialogues; alpaca_eval: outputs with a preference from 1 to 2; trl: columns."""
     path: str
     """A .json or .jsonl file, perhaps .gz; may start with ${PUNA_DATA}."""
-    domain: Domain = "helpfulness"
-    """Which reward model the pairs are for."""
+    guideline: Guideline = "helpfulness"
+    """Which annotation guideline the pairs follow, and so which reward model they are for."""
     unrated: Rating = "better"
     """Rating of pairs that have none; our choice: the middle of the scale that does not claim certainty."""
     max_rows: int | None = Field(default=None, ge=1)
@@ -263,7 +263,8 @@ def _comparison(source: PreferenceSourceConfig, name: str, pair: Pair, rating: R
         chosen=Side(response=pair.chosen.strip()),
         rejected=Side(response=pair.rejected.strip()),
         rating=rating,
-        domain=source.domain,
+        guideline=source.guideline,
+        origin="open",
         batch="imported",
         annotator=source.name,
         meta={"source": source.name, **strength, **pair.meta},

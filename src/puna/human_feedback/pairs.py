@@ -3,18 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from puna.core.artifacts import StageContext
-from puna.core.conversations import is_held_out
 from puna.core.errors import ConfigError, DataError
 from puna.core.grading import Annotator
 from puna.core.records import Comparison, Prompt, Side, read_records, write_records
 from puna.core.seeding import derive_seed, rng
+from puna.core.splits import is_held_out
 from puna.core.stage import Metrics, stage
 from puna.human_feedback.agreement import gwet_ac
 from puna.human_feedback.config import PreferencesConfig
 from puna.human_feedback.protocol import check_comparison, preference_level
-from puna.human_feedback.sampling import SampledPair, fitting_prompts, load_variants, sample_pairs
+from puna.human_feedback.sampling import Candidate, SampledPair, fitting_prompts, load_variants, sample_pairs
 from puna.human_feedback.statistics import describe
 from puna.tokenizer import prompt_text
 
@@ -22,9 +23,6 @@ __all__ = ["annotate", "collect_preferences"]
 
 N_LEVELS = 8
 """Four ratings for either side."""
-
-HELD_OUT_SEED = 0
-"""The same in every run and round, so that rounds can be pooled."""
 
 
 @dataclass(slots=True)
@@ -96,7 +94,7 @@ def _split(
     held_out: list[Comparison] = []
     others: list[Comparison] = []
     for comparison in comparisons:
-        is_test = is_held_out(prompt_text(comparison.prompt), held_out_fraction, seed=HELD_OUT_SEED)
+        is_test = is_held_out(prompt_text(comparison.prompt), held_out_fraction)
         (held_out if is_test else others).append(comparison)
     return held_out, others
 
@@ -138,15 +136,31 @@ def _compare(pair: SampledPair, annotator: Annotator, batch: str, seed: int) -> 
     judged = annotator.compare(pair.prompt, pair.left.response, pair.right.response, seed=own_seed)
     if judged is None:
         return None
-    left = Side(response=pair.left.response, provenance=pair.left.provenance, shown_on="left")
-    right = Side(response=pair.right.response, provenance=pair.right.provenance, shown_on="right")
-    chosen, rejected = (left, right) if judged.chosen.response == left.response else (right, left)
+    is_left_chosen = judged.chosen.response == pair.left.response
+    shown = (pair.left, pair.right) if is_left_chosen else (pair.right, pair.left)
+    places: tuple[Literal["left", "right"], ...] = ("left", "right") if is_left_chosen else ("right", "left")
+    chosen, rejected = (
+        _side(candidate, place, side.is_safe)
+        for candidate, place, side in zip(shown, places, (judged.chosen, judged.rejected), strict=True)
+    )
     identity = f"{batch}-{pair.prompt.id}-{pair.number}"
     comparison = judged.model_copy(
         update={"id": identity, "chosen": chosen, "rejected": rejected, "batch": batch}
     )
     check_comparison(comparison)
     return comparison
+
+
+def _side(candidate: Candidate, place: Literal["left", "right"], is_safe: bool | None) -> Side:
+    """A candidate as the comparison records it."""
+    return Side(
+        response=candidate.response,
+        token_ids=candidate.token_ids,
+        finish_reason=candidate.finish_reason,
+        is_safe=is_safe,
+        provenance=candidate.provenance,
+        shown_on=place,
+    )
 
 
 def _agreement(levels: Sequence[tuple[int | None, int | None]]) -> dict[str, float | int]:

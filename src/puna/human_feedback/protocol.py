@@ -1,21 +1,13 @@
-"""The annotation protocol (§3.2.1): three safety bins, an ordinal scale of preference, and what no pair may be."""
+"""The annotation protocol (§3.2.1): an ordinal scale of preference, and what no pair may be.
+
+Its three safety bins are in `core.safety_bins`.
+"""
 
 from puna.core.errors import ProtocolError
-from puna.core.records import RATINGS, Comparison, SafetyLabel
+from puna.core.records import RATINGS, Comparison
 from puna.tokenizer import prompt_text
 
-__all__ = ["check_comparison", "preference_level", "safety_bin"]
-
-
-def safety_bin(*, chosen_is_safe: bool, rejected_is_safe: bool) -> SafetyLabel | None:
-    """The bin of a pair; None when the pair is excluded.
-
-    Source: Llama 2 §3.2.1 keeps three bins (18 %, 47 % and 35 % of its pairs) and drops pairs whose chosen
-    response is unsafe while the other is safe, since safer responses should also be preferred.
-    """
-    if chosen_is_safe:
-        return "both_safe" if rejected_is_safe else "chosen_safe_rejected_unsafe"
-    return None if rejected_is_safe else "both_unsafe"
+__all__ = ["check_comparison", "preference_level"]
 
 
 def preference_level(comparison: Comparison) -> int:
@@ -41,7 +33,8 @@ def check_comparison(comparison: Comparison) -> None:
     """Refuse a pair that the protocol cannot have produced.
 
     Raises:
-        ProtocolError: the prompt is no dialog that ends with the user, or both responses are the same.
+        ProtocolError: the prompt is no dialog that ends with the user, both responses are the same, or the chosen one
+            is unsafe and the other safe.
     """
     prompt_text(comparison.prompt)
     where = f"comparison {comparison.id}"
@@ -54,4 +47,12 @@ def check_comparison(comparison: Comparison) -> None:
         fix = "Drop the pair: it holds no preference."
         raise ProtocolError(
             where=where, expected="two different responses", got="the same text twice", fix=fix
+        )
+    if comparison.chosen.is_safe is False and comparison.rejected.is_safe:
+        fix = "Leave the pair out: safer responses should also be preferred."
+        raise ProtocolError(
+            where=where,
+            expected="a pair of one of the three safety bins",
+            got="an unsafe response chosen over a safe one",
+            fix=fix,
         )

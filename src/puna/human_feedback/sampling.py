@@ -9,7 +9,7 @@ import torch
 
 from puna.core.errors import ConfigError
 from puna.core.progress import Reporter
-from puna.core.records import Prompt, Provenance
+from puna.core.records import FinishReason, Prompt, Provenance
 from puna.core.seeding import derive_seed, rng
 from puna.human_feedback.config import PreferencesConfig
 from puna.inference import SamplingConfig
@@ -24,7 +24,9 @@ class Candidate:
 
     response: str
     provenance: Provenance
-    finish_reason: str
+    token_ids: tuple[int, ...]
+    """As sampled."""
+    finish_reason: FinishReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ def _sample(
         draw.key: Candidate(
             response=answer.text,
             provenance=chat.provenance(sampling, sample_seed),
+            token_ids=tuple(answer.completion.token_ids),
             finish_reason=answer.finish_reason,
         )
         for draw, answer, sample_seed in zip(group, answers, seeds, strict=True)

@@ -11,7 +11,7 @@ __all__ = ["describe", "lengths"]
 
 
 def describe(comparisons: Sequence[Comparison], tokenizer: Tokenizer | None = None) -> dict[str, Any]:
-    """Counts by rating, safety bin and domain; lengths too when there is a tokenizer.
+    """Counts by rating, safety bin, guideline and origin; lengths too when there is a tokenizer.
 
     Source: Llama 2 Table 26 (columns), Figure 25 (ratings), §3.2.1 (bins).
     """
@@ -21,7 +21,8 @@ def describe(comparisons: Sequence[Comparison], tokenizer: Tokenizer | None = No
         "comparisons": len(comparisons),
         "ratings": {rating: ratings[rating] for rating in RATINGS},
         "safety": {name: bins[name] for name in get_args(SafetyLabel)} if bins else {},
-        "domains": dict(sorted(Counter(comparison.domain for comparison in comparisons).items())),
+        "guidelines": dict(sorted(Counter(comparison.guideline for comparison in comparisons).items())),
+        "origins": dict(sorted(Counter(comparison.origin for comparison in comparisons).items())),
         "annotators": dict(sorted(Counter(comparison.annotator for comparison in comparisons).items())),
     }
     return counts | (lengths(comparisons, tokenizer) if tokenizer and comparisons else {})

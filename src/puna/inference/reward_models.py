@@ -8,7 +8,7 @@ import torch
 
 from puna.core.errors import CheckpointError, ConfigError, ShapeError
 from puna.core.manifest import MANIFEST_NAME, fingerprint_input, read_manifest
-from puna.core.records import FinishReason
+from puna.core.records import REWARD_ROLES, FinishReason, RewardRole
 from puna.inference.chat_model import Answer
 from puna.inference.finish import is_finished
 from puna.inference.request import Completion
@@ -17,10 +17,7 @@ from puna.model.checkpoint import load_score_model
 from puna.model.heads import ScoreModel
 from puna.tokenizer import Tokenizer
 
-__all__ = ["ROLES", "RewardModels", "as_probs", "ended_sequence"]
-
-ROLES: tuple[str, ...] = ("helpfulness", "safety")
-"""The two reward models of the paper (§3.2.2)."""
+__all__ = ["RewardModels", "as_probs", "ended_sequence"]
 
 PROBE = 'The quick brown fox, 1234 times:\n\n\t"Jumps" over a lazy dog? <s> [INST] é 漢字'
 """Text that two tokenizers with the same pieces and different rules hardly cut alike."""
@@ -50,11 +47,11 @@ def as_probs(logits: Sequence[float]) -> list[float]:
 class RewardModels:
     """Reward models by role, on one device; all read the tokens of one chat model."""
 
-    models: dict[str, ScoreModel]
+    models: dict[RewardRole, ScoreModel]
     eos_id: int
-    fingerprints: dict[str, str] = field(default_factory=dict)
+    fingerprints: dict[RewardRole, str] = field(default_factory=dict)
     """Of each model's artifact: scores of different reward models cannot be compared."""
-    folders: dict[str, Path] = field(default_factory=dict)
+    folders: dict[RewardRole, Path] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -75,15 +72,16 @@ class RewardModels:
             ConfigError: a role is missing or unknown.
             CheckpointError: a reward model has another tokenizer.
         """
-        wanted = sorted(folders) if roles is None else list(roles)
-        missing = [role for role in wanted if role not in folders]
-        if missing or not set(folders) <= set(ROLES):
+        named = list(folders if roles is None else roles)
+        missing = [role for role in named if role not in folders]
+        if missing or not set(folders) <= set(REWARD_ROLES):
             raise ConfigError(
                 where="reward_models",
-                expected=f"one for {missing[0]}" if missing else f"roles among {', '.join(ROLES)}",
+                expected=f"one for {missing[0]}" if missing else f"roles among {', '.join(REWARD_ROLES)}",
                 got=", ".join(sorted(folders)) or "none",
                 fix="Pass the folder of each reward model under its role.",
             )
+        wanted = [role for role in REWARD_ROLES if role in named]
         for role in wanted:
             _check_tokenizer(folders[role], tokenizer)
         return cls(
@@ -120,7 +118,7 @@ class RewardModels:
         completions: Sequence[Completion],
         *,
         max_batch_size: int = 128,
-    ) -> dict[str, list[float]]:
+    ) -> dict[RewardRole, list[float]]:
         """Logits of each response by role, in order; responses of similar length are scored together.
 
         Args:
@@ -149,7 +147,7 @@ class RewardModels:
         *,
         prompts: Sequence[Sequence[int]] | None = None,
         max_batch_size: int = 128,
-    ) -> dict[str, list[float]]:
+    ) -> dict[RewardRole, list[float]]:
         """Logits of answers by role.
 
         Args:

@@ -7,13 +7,14 @@ from the steps' inputs (steps.py, executor.py).
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from puna.core.artifacts import run_lock
 from puna.core.config import Settings
 from puna.core.errors import ConfigError
 from puna.core.inputs import require, resolve_path
 from puna.core.progress import Reporter
+from puna.core.records import REWARD_ROLES, RewardRole
 from puna.core.seeding import derive_seed
 from puna.core.stage import Stage
 from puna.evaluation.harness import evaluate_version
@@ -46,8 +47,6 @@ __all__ = ["plan_figure4", "raise_llama"]
 
 REPORT = "report"
 """The last box: drawn from whatever the run has."""
-
-ROLES: tuple[Literal["helpfulness", "safety"], ...] = ("helpfulness", "safety")
 
 
 def raise_llama(
@@ -222,7 +221,7 @@ class _Figure4:
             batches = [self.run / "preferences" / f"batch-{j}" for j in range(1, k + 1)]
             comparisons = [*batches, self.run / "sandbox" / "open_comparisons.jsonl"]
         continues = k > 1 and recipe.later_rewards == "previous"
-        for role in ROLES:
+        for role in REWARD_ROLES:
             config = recipe.helpfulness_reward if role == "helpfulness" else recipe.safety_reward
             if k > 1 and recipe.later_reward_epochs:
                 config = config.model_copy(update={"n_epochs": recipe.later_reward_epochs})
@@ -408,7 +407,7 @@ class _Figure4:
     def _prompts(self, name: str) -> Path:
         return self.run / ("sandbox/prompts" if self.recipe.sandbox else "prompts/prompts") / f"{name}.jsonl"
 
-    def _rewards(self, k: int) -> dict[str, Path]:
+    def _rewards(self, k: int) -> dict[RewardRole, Path]:
         """The reward models of a round; on real preferences there is one pair for all rounds."""
         round_ = 1 if self.recipe.real else k
-        return {role: self.run / "reward" / f"{role}-{round_}" for role in ROLES}
+        return {role: self.run / "reward" / f"{role}-{round_}" for role in REWARD_ROLES}

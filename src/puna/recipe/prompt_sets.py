@@ -13,7 +13,7 @@ from pydantic import Field
 from puna.core.artifacts import StageContext
 from puna.core.config import Settings
 from puna.core.errors import DataError
-from puna.core.records import Comparison, Dialog, Domain, Message, Prompt, read_records, write_records
+from puna.core.records import Comparison, Dialog, Message, Prompt, read_records, write_records
 from puna.core.seeding import rng
 from puna.core.stage import Metrics, stage
 
@@ -37,7 +37,7 @@ class PromptSetsConfig(Settings):
     n_safety: int = Field(default=100, ge=1)
     """Safety prompts a round."""
     n_held_out: int = Field(default=100, ge=1)
-    """Held-out prompts of each domain."""
+    """Held-out prompts of each guideline."""
     n_early_stopping: int = Field(default=64, ge=1)
     """Training-side prompts set aside for PPO's early stopping (§3.2.3)."""
     max_characters: int = Field(default=400, ge=1)
@@ -62,8 +62,8 @@ def build_prompt_sets(
     """Write prompts/round-K.jsonl, red_team.jsonl, early_stopping.jsonl, held_out.jsonl and constraints.jsonl.
 
     Args:
-        dialogs: folders with dialogs.jsonl and held_out.jsonl: prompts of the helpfulness domain.
-        comparisons: folders with train.jsonl and test.jsonl; safety prompts are those of domain safety.
+        dialogs: folders with dialogs.jsonl and held_out.jsonl: prompts of the helpfulness guideline.
+        comparisons: folders with train.jsonl and test.jsonl; safety prompts are those of the safety guideline.
         n_rounds: Rounds of RLHF; each takes other prompts as long as there are enough.
     """
     random_ = rng(context.seed, "prompt-sets")
@@ -88,21 +88,23 @@ def _dialog_prompts(folders: Sequence[Path], name: str, max_characters: int) -> 
     for folder in folders:
         for dialog in read_records(folder / name, Dialog):
             first = next((m for m in dialog.messages if m.role == "user"), None)
-            is_helpful = dialog.meta.get("domain", "helpfulness") == "helpfulness"
+            is_helpful = dialog.guideline != "safety"
             if is_helpful and first and len(first.content) <= max_characters:
-                yield _prompt(dialog.id, (first,), "helpfulness", "helpful")
+                yield Prompt(id=dialog.id, messages=(first,), set="helpful")
 
 
 def _safety_prompts(folders: Sequence[Path], name: str, max_characters: int) -> Iterator[Prompt]:
     for folder in folders:
         for comparison in read_records(folder / name, Comparison):
             length = sum(len(message.content) for message in comparison.prompt)
-            if comparison.domain == "safety" and length <= max_characters:
-                yield _prompt(comparison.id, comparison.prompt, "safety", "adversarial")
-
-
-def _prompt(name: str, messages: tuple[Message, ...], domain: Domain, kind: str) -> Prompt:
-    return Prompt(id=name, messages=messages, domain=domain, meta={"set": kind})
+            if comparison.guideline == "safety" and length <= max_characters:
+                yield Prompt(
+                    id=comparison.id,
+                    messages=comparison.prompt,
+                    guideline="safety",
+                    is_safety=True,
+                    set="adversarial",
+                )
 
 
 def _shuffled(prompts: Iterator[Prompt], random_: random.Random) -> list[Prompt]:
@@ -143,11 +145,6 @@ def _constrained(
         instruction = random_.choice(instructions)
         turns = [random_.choice(helpful).messages[-1].content for _ in range(config.n_turns)]
         first = Message(role="user", content=f"{instruction.text} {turns[0]}")
-        prompt = _prompt(f"constraint-{index}", (first,), "helpfulness", "constraint")
-        meta = prompt.meta | {
-            "turns": turns,
-            "instruction": instruction.text,
-            "short_instruction": instruction.short,
-        }
-        dialogs.append(prompt.model_copy(update={"meta": meta}))
+        meta = {"turns": turns, "instruction": instruction.text, "short_instruction": instruction.short}
+        dialogs.append(Prompt(id=f"constraint-{index}", messages=(first,), set="constraint", meta=meta))
     return dialogs

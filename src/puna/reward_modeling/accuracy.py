@@ -3,8 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
+from pydantic import model_validator
+
 from puna.core.intervals import wilson_interval
-from puna.core.records import RATINGS, Comparison, Domain, Rating, Record, SafetyLabel
+from puna.core.migrations import renamed_domain
+from puna.core.records import RATINGS, Comparison, Guideline, Rating, Record, RewardRole, SafetyLabel
 
 __all__ = ["ScoredPair", "accuracy", "accuracy_by", "measure", "scored", "unsafe_detection"]
 
@@ -13,11 +16,13 @@ class ScoredPair(Record):
     """A held-out comparison with the scores of both sides, in logits; one line of held_out_scores.jsonl."""
 
     id: str
-    domain: Domain
+    guideline: Guideline
     rating: Rating
     safety: SafetyLabel | None = None
     chosen: float
     rejected: float
+
+    _migrate = model_validator(mode="before")(renamed_domain)
 
     @property
     def is_correct(self) -> bool:
@@ -29,7 +34,7 @@ def scored(comparison: Comparison, chosen: float, rejected: float) -> ScoredPair
     """The comparison's labels with these scores."""
     return ScoredPair(
         id=comparison.id,
-        domain=comparison.domain,
+        guideline=comparison.guideline,
         rating=comparison.rating,
         safety=comparison.safety,
         chosen=chosen,
@@ -68,15 +73,15 @@ def unsafe_detection(pairs: Sequence[ScoredPair]) -> dict[str, float | int]:
     return found | {"unsafe_n": len(unsafe)} | ({"unsafe_precision": n_found / n_alarms} if n_alarms else {})
 
 
-def measure(pairs: Sequence[ScoredPair], *, role: Domain) -> dict[str, Any]:
-    """What the manifest of a reward model says: its own domain first, and every test set under by_test_set."""
+def measure(pairs: Sequence[ScoredPair], *, role: RewardRole) -> dict[str, Any]:
+    """What the manifest of a reward model says: its own guideline first, and every test set under by_test_set."""
     by_test_set = {
-        domain: _test_set(found)
-        for domain in get_args(Domain)
-        if (found := [pair for pair in pairs if pair.domain == domain])
+        guideline: _test_set(found)
+        for guideline in get_args(Guideline)
+        if (found := [pair for pair in pairs if pair.guideline == guideline])
     }
     own = by_test_set.get(role) or _test_set([])
-    safety = unsafe_detection([pair for pair in pairs if pair.domain == "safety"])
+    safety = unsafe_detection([pair for pair in pairs if pair.guideline == "safety"])
     return own | safety | {"by_test_set": by_test_set}
 
 

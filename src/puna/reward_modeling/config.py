@@ -41,7 +41,7 @@ class RewardModelConfig(Settings):
     """Weight of the auxiliary loss on safety labels, safety role only. Neither its form nor its weight is printed
     (§3.2.2, Table 29 shows its effect): our choice."""
     own_fraction: float | None = Field(default=None, gt=0, le=1)
-    """Share of the role's own domain in the training pairs; None takes 0.5 for helpfulness and 0.9 for safety
+    """Share of the role's own guideline in the training pairs; None takes 0.5 for helpfulness and 0.9 for safety
     (§3.2.2). Where other pairs are too few, all of them are used."""
     n_epochs: float = Field(default=1.0, gt=0)
     """Passes over the pairs; §3.2.2 found more to over-fit. loop.total_steps, where given, overrides it."""

@@ -7,20 +7,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from puna.core.records import Comparison, Message, SafetyLabel
+from puna.core.records import Comparison, Message
 from puna.model import ScoreModel
 from puna.reward_modeling.margins import MarginScale, margins
 from puna.tokenizer import Tokenizer, render_dialog
 from puna.training import PackedRows, TokenizedExample, pack
 
 __all__ = ["EncodedPair", "PairBatch", "batch_pairs", "encode_pairs", "encode_response"]
-
-IS_SAFE: dict[SafetyLabel | None, tuple[bool, bool]] = {
-    "chosen_safe_rejected_unsafe": (True, False),
-    "both_safe": (True, True),
-    "both_unsafe": (False, False),
-}
-"""Safety of the chosen and of the rejected response, by bin (§3.2.1); unlabelled pairs are absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +100,8 @@ def batch_pairs(pairs: Sequence[EncodedPair], *, margin: MarginScale) -> PairBat
     """Both sides of each pair in one batch, in rows about as long as the longest side."""
     sides = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
     longest, (n_rows_step, row_step) = max(map(len, sides)), SHAPE_STEP
-    labels = [IS_SAFE.get(pair.comparison.safety) for pair in pairs]
+    labels = [pair.comparison.chosen.is_safe for pair in pairs]
+    labels += [pair.comparison.rejected.is_safe for pair in pairs]
     numbered = [
         TokenizedExample(token_ids=[*side, number], loss_mask=[False] * len(side) + [True])
         for number, side in enumerate(sides)
@@ -115,7 +109,7 @@ def batch_pairs(pairs: Sequence[EncodedPair], *, margin: MarginScale) -> PairBat
     return PairBatch(
         rows=pack(numbered, seq_len=-(-longest // row_step) * row_step).rounded_up(n_rows_step),
         margin=margins([pair.comparison.rating for pair in pairs], margin),
-        is_labelled=torch.tensor([label is not None for label in labels] * 2),
-        is_safe=torch.tensor([bool(label and label[side]) for side in (0, 1) for label in labels]),
+        is_labelled=torch.tensor([label is not None for label in labels]),
+        is_safe=torch.tensor([bool(label) for label in labels]),
         n_tokens=sum(map(len, sides)),
     )

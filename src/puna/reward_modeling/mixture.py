@@ -4,19 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from puna.core.conversations import is_held_out
 from puna.core.errors import DataError
-from puna.core.records import Comparison, Domain, read_records
+from puna.core.records import Comparison, RewardRole, read_records
 from puna.core.seeding import rng
+from puna.core.splits import is_held_out
 from puna.tokenizer import prompt_text
 
 __all__ = ["OWN_FRACTION", "Comparisons", "load_comparisons", "mix"]
 
-OWN_FRACTION: dict[Domain, float] = {"helpfulness": 0.5, "safety": 0.9}
+OWN_FRACTION: dict[RewardRole, float] = {"helpfulness": 0.5, "safety": 0.9}
 """§3.2.2: helpfulness takes an equal amount from elsewhere; safety 10 %, which helps pairs that are both safe."""
-
-HELD_OUT_SEED = 0
-"""The same in every run, so that a file tests on the same prompts whoever trains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +40,29 @@ def load_comparisons(sources: Sequence[Path], *, held_out_fraction: float) -> Co
             test += read_records(source / "test.jsonl", Comparison)
             continue
         for comparison in read_records(source, Comparison):
-            is_test = is_held_out(prompt_text(comparison.prompt), held_out_fraction, seed=HELD_OUT_SEED)
+            is_test = is_held_out(prompt_text(comparison.prompt), held_out_fraction)
             (test if is_test else train).append(comparison)
     tested = {prompt_text(comparison.prompt) for comparison in test}
     return Comparisons([c for c in train if prompt_text(c.prompt) not in tested], test)
 
 
 def mix(
-    comparisons: Sequence[Comparison], *, role: Domain, own_fraction: float | None, seed: int
+    comparisons: Sequence[Comparison], *, role: RewardRole, own_fraction: float | None, seed: int
 ) -> list[Comparison]:
-    """All pairs of the role's domain, and a uniform sample of the others to the share that is asked for.
+    """All pairs of the role's guideline, and a uniform sample of the others to the share that is asked for.
 
     Source: Llama 2 §3.2.2.
 
     Raises:
-        DataError: no pair is of the role's domain.
+        DataError: no pair is of the role's guideline.
     """
-    own = [comparison for comparison in comparisons if comparison.domain == role]
-    others = [comparison for comparison in comparisons if comparison.domain != role]
+    own = [comparison for comparison in comparisons if comparison.guideline == role]
+    others = [comparison for comparison in comparisons if comparison.guideline != role]
     if not own:
-        fix = f"Collect {role} preferences, or set domain in the file's lines."
-        raise DataError(where="comparisons", expected=f"training pairs of domain {role}", got="none", fix=fix)
+        fix = f"Collect {role} preferences, or set guideline in the file's lines."
+        raise DataError(
+            where="comparisons", expected=f"training pairs of guideline {role}", got="none", fix=fix
+        )
     share = OWN_FRACTION[role] if own_fraction is None else own_fraction
     n_others = min(len(others), round(len(own) * (1 - share) / share))
     return own + rng(seed, "mixture", role).sample(others, n_others)

@@ -8,11 +8,13 @@ from pydantic import BaseModel, ConfigDict
 
 from puna.core.records import Comparison, Sample, read_records
 from puna.inference import score_sequences
+from puna.inference.reward_models import ended_sequence
+from puna.inference.sampled_tokens import check_sampled_by
 from puna.model import load_score_model
 from puna.reward_modeling.accuracy import ScoredPair
-from puna.reward_modeling.encoding import encode_pairs, encode_response
+from puna.reward_modeling.encoding import encode_pairs
 from puna.reward_modeling.task import score_pairs
-from puna.tokenizer import Tokenizer
+from puna.tokenizer import Tokenizer, render_prompt
 
 __all__ = ["score_comparisons", "score_file", "score_samples"]
 
@@ -41,13 +43,25 @@ def score_comparisons(
 def score_samples(
     reward_model: Path, samples: Sequence[Sample], *, device: torch.device, max_batch_size: int = 128
 ) -> list[float]:
-    """Logits of each sample's response, in order.
+    """Logits of each sample's response, in order: of the tokens that were sampled, as rejection sampling scores them.
 
     Raises:
         ShapeError: a dialog is longer than the model's context.
+        DataError: the tokens are not those of this model's tokenizer.
     """
     model, tokenizer = load_score_model(reward_model, device=device).eval(), Tokenizer.load(reward_model)
-    sequences = [encode_response(sample.prompt, sample.response, tokenizer) for sample in samples]
+    for sample in samples:
+        check_sampled_by(tokenizer, sample.token_ids, sample.response, where=f"sample {sample.id}")
+    sequences = [
+        ended_sequence(
+            render_prompt(sample.prompt, tokenizer),
+            sample.token_ids,
+            sample.finish_reason,
+            eos_id=tokenizer.eos_id,
+            max_tokens=model.trunk.config.max_seq_len,
+        )
+        for sample in samples
+    ]
     return score_sequences(model, sequences, max_batch_size=max_batch_size)
 
 

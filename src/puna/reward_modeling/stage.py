@@ -5,7 +5,7 @@ from pathlib import Path
 
 from puna.core.artifacts import StageContext
 from puna.core.errors import ConfigError
-from puna.core.records import Comparison, Domain, write_records
+from puna.core.records import Comparison, RewardRole, write_records
 from puna.core.seeding import derive_seed
 from puna.core.stage import Metrics, stage
 from puna.model import ScoreModel, load_model, load_score_model, save_score_model
@@ -30,7 +30,7 @@ def train_reward_model(
     *,
     chat_model: Path,
     comparisons: Sequence[Path],
-    role: Domain,
+    role: RewardRole,
     previous: Path | None = None,
 ) -> Metrics:
     """Train the helpfulness or the safety reward model from a chat model's weights.
@@ -43,7 +43,7 @@ def train_reward_model(
         role: Which of the two reward models this is.
         previous: An earlier round's reward model to go on from, instead of the chat checkpoint. Our choice.
     Returns:
-        accuracy (own domain), accuracy_by_rating, by_test_set, unsafe_recall at 0.5, and what the loop reports.
+        accuracy (own guideline), accuracy_by_rating, by_test_set, unsafe_recall at 0.5, and what the loop reports.
     """
     tokenizer = Tokenizer.load(chat_model)
     tokenizer.check_can_be_saved()
@@ -62,7 +62,7 @@ def train_reward_model(
     task = RankingTask(
         model,
         train=train,
-        test=[pair for pair in test if pair.comparison.domain == role],
+        test=[pair for pair in test if pair.comparison.guideline == role],
         order=order,
         micro_batch_size=loop.micro_batch_size,
         test_batch_size=config.max_test_batch_size,
@@ -83,7 +83,7 @@ def _encode(
     test: Sequence[Comparison],
     tokenizer: Tokenizer,
     context_tokens: int,
-    role: Domain,
+    role: RewardRole,
 ) -> tuple[list[EncodedPair], list[EncodedPair], dict[str, float]]:
     limit = config.max_seq_len or context_tokens
     if limit > context_tokens:
@@ -101,10 +101,10 @@ def _encode(
         raise ConfigError(
             where="max_seq_len", expected=f"some pair of at most {limit} tokens", got=got, fix=fix
         )
-    n_own = sum(pair.comparison.domain == role for pair in train_pairs)
+    n_own = sum(pair.comparison.guideline == role for pair in train_pairs)
     counts = {
         "train_pairs": len(train_pairs),
-        "own_domain_fraction": n_own / len(train_pairs),
+        "own_fraction": n_own / len(train_pairs),
         "train_pairs_too_long": n_train_too_long,
         "test_pairs": len(test_pairs),
         "test_pairs_too_long": n_test_too_long,

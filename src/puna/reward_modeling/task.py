@@ -66,7 +66,7 @@ class RankingTask:
         return LossSum(total, len(batch), metrics=metrics, n_tokens=batch.n_tokens)
 
     def evaluate(self) -> dict[str, float]:
-        """Accuracy and ranking loss on the held-out pairs of the role's own domain; nothing where there are none."""
+        """Accuracy and ranking loss on the held-out pairs of the role's own guideline; nothing where there are none."""
         if not self._test:
             return {}
         pairs = score_pairs(self.model, self._test, max_batch_size=self._test_batch_size)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from puna.core.records import RewardRole
 from puna.inference import Completion, Engine
 from puna.inference.reward_models import RewardModels
 from puna.model import ScoreModel, Transformer
@@ -19,7 +20,7 @@ from puna.rlhf.rewards import (
     composite_score,
     token_rewards,
     whiten,
-    whiten_by_domain,
+    whiten_in_scope,
     without_eos,
 )
 from puna.rlhf.rollout import Rollout, by_length, lay_out, response_logprobs, response_values
@@ -106,7 +107,7 @@ def judge(
 def learn_from(models: PPOModels, judged: Judged, tagged: Tensor, config: PPOConfig) -> Experience:
     """Rewards, values and advantages of judged responses (§3.2.3)."""
     rollout, reward = judged.rollout, config.reward
-    scores = whiten_by_domain(judged.scores, tagged.to(models.device), reward)
+    scores = whiten_in_scope(judged.scores, tagged.to(models.device), reward)
     rewards = token_rewards(
         scores, judged.kl, rollout.mask, kl_coef=reward.kl_coef, placement=reward.kl_placement
     )
@@ -130,11 +131,13 @@ def _response_metrics(rollout: Rollout, logprobs: Tensor, kl: Tensor) -> dict[st
     }
 
 
-def _score_metrics(by_role: Mapping[str, Tensor], composite: Tensor, tagged: Tensor) -> dict[str, float]:
-    """Means in logits; a domain's own score too where the batch holds that domain."""
+def _score_metrics(
+    by_role: Mapping[RewardRole, Tensor], composite: Tensor, tagged: Tensor
+) -> dict[str, float]:
+    """Means in logits; of tagged and of other prompts too, where the batch holds such."""
     metrics = {"score": float(composite.mean())}
     metrics |= {f"score_{role}": float(values.mean()) for role, values in by_role.items()}
-    for domain, rows in (("helpfulness", ~tagged), ("safety", tagged)):
+    for name, rows in (("helpfulness", ~tagged), ("safety", tagged)):
         if rows.any():
-            metrics[f"score_on_{domain}_prompts"] = float(composite[rows].mean())
+            metrics[f"score_on_{name}_prompts"] = float(composite[rows].mean())
     return metrics

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from puna.core.artifacts import StageContext
+from puna.core.records import REWARD_ROLES
 from puna.core.seeding import derive_seed, generator
 from puna.core.stage import Metrics, stage
 from puna.inference.chat_model import ChatModel
-from puna.inference.reward_models import ROLES, RewardModels
+from puna.inference.reward_models import RewardModels
 from puna.model import ScoreModel, Transformer, load_score_model, save_model
 from puna.model.generation_config import read_generation_config
 from puna.rlhf.diagnosis import diagnose
@@ -51,12 +52,12 @@ def train_ppo(
     Args:
         policy: The model to start from, which is also pi_0; in the paper a rejection-sampling checkpoint.
         reward_models: Folders by role: helpfulness and safety.
-        prompts: JSON Lines of Prompt; domain "safety" is the paper's is_safety tag.
+        prompts: JSON Lines of Prompt; is_safety is the paper's tag.
         held_out_prompts: The same, for early stopping only.
     """
     chat = ChatModel.load(policy, device=context.device)
     chat.tokenizer.check_can_be_saved()
-    rewards = RewardModels.load(reward_models, chat.tokenizer, device=context.device, roles=ROLES)
+    rewards = RewardModels.load(reward_models, chat.tokenizer, device=context.device, roles=REWARD_ROLES)
     room = chat.max_seq_len - config.max_new_tokens
     train, n_too_long = read_prompts(prompts, chat.tokenizer, max_tokens=room)
     held_out, _ = read_prompts(held_out_prompts, chat.tokenizer, max_tokens=room)

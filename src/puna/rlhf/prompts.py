@@ -44,7 +44,7 @@ def read_prompts(path: Path, tokenizer: Tokenizer, *, max_tokens: int) -> tuple[
 
 def is_safety(prompts: Sequence[EncodedPrompt]) -> Bool[Tensor, " batch"]:
     """The paper's is_safety(p): the prompt is tagged as likely to draw an unsafe answer."""
-    return torch.tensor([item.prompt.domain == "safety" for item in prompts])
+    return torch.tensor([item.prompt.is_safety for item in prompts])
 
 
 def longest(prompts: Sequence[EncodedPrompt]) -> int:

@@ -13,16 +13,16 @@ from pydantic import Field
 
 from puna.core.artifacts import StageContext
 from puna.core.config import Settings
-from puna.core.records import Sample, read_records, write_records
+from puna.core.records import REWARD_ROLES, Sample, read_records, write_records
 from puna.core.seeding import derive_seed
 from puna.core.stage import Metrics, stage
 from puna.inference import Completion, SamplingConfig
 from puna.inference.chat_model import ChatModel
-from puna.inference.reward_models import ROLES, RewardModels
+from puna.inference.reward_models import RewardModels
 from puna.rlhf.best_of_k import reward_by_k
 from puna.rlhf.prompts import EncodedPrompt, longest, read_prompts
 from puna.rlhf.rewards import ScoreConfig
-from puna.rlhf.selection import above_quantile, best_of_each, group_by_prompt, ranking_scores
+from puna.rlhf.selection import above_quantile, best_of_each, group_by_prompt, ranked, ranking_scores
 
 __all__ = ["RejectionSamplingConfig", "sample_candidates"]
 
@@ -72,7 +72,7 @@ def sample_candidates(
             different reward models cannot be compared.
     """
     chat = ChatModel.load(model, device=context.device)
-    rewards = RewardModels.load(reward_models, chat.tokenizer, device=context.device, roles=ROLES)
+    rewards = RewardModels.load(reward_models, chat.tokenizer, device=context.device, roles=REWARD_ROLES)
     room = chat.max_seq_len - config.max_new_tokens
     encoded, n_too_long = read_prompts(prompts, chat.tokenizer, max_tokens=room)
     rewards.check_room(longest(encoded) + config.max_new_tokens)
@@ -111,10 +111,11 @@ def _sample(
         token_ids = [prompts[row].token_ids for row, _ in drawn]
         answers = chat.answer(token_ids, sampling, seeds=seeds, reporter=context.reporter)
         scores = rewards.score_answers(answers, max_batch_size=SCORED_AT_ONCE)
-        for index, ((row, _), seed, answer) in enumerate(zip(drawn, seeds, answers, strict=True)):
+        for index, ((row, j), seed, answer) in enumerate(zip(drawn, seeds, answers, strict=True)):
             prompt = prompts[row].prompt
             by_prompt[row].append(
                 Sample(
+                    id=f"{prompt.id}-{j}",
                     prompt_id=prompt.id,
                     prompt=prompt.messages,
                     response=answer.text,
@@ -122,11 +123,13 @@ def _sample(
                     logprobs=tuple(answer.completion.logprobs),
                     finish_reason=answer.finish_reason,
                     provenance=chat.provenance(sampling, seed),
-                    domain=prompt.domain,
+                    guideline=prompt.guideline,
+                    is_safety=prompt.is_safety,
                     scores={role: values[index] for role, values in scores.items()},
+                    scored_by=rewards.fingerprints,
                 )
             )
-    return list(itertools.chain.from_iterable(by_prompt))
+    return [sample for samples in by_prompt for sample in ranked(samples, config.score)]
 
 
 def _scored_anew(folder: Path, chat: ChatModel, rewards: RewardModels) -> list[Sample]:
@@ -139,7 +142,12 @@ def _scored_anew(folder: Path, chat: ChatModel, rewards: RewardModels) -> list[S
     prompts = [chat.render(sample.prompt) for sample in samples]
     scores = rewards.score(prompts, completions, max_batch_size=SCORED_AT_ONCE)
     return [
-        sample.model_copy(update={"scores": {role: values[row] for role, values in scores.items()}})
+        sample.model_copy(
+            update={
+                "scores": {role: values[row] for role, values in scores.items()},
+                "scored_by": rewards.fingerprints,
+            }
+        )
         for row, sample in enumerate(samples)
     ]
 

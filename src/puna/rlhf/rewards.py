@@ -15,7 +15,7 @@ __all__ = [
     "composite_score",
     "token_rewards",
     "whiten",
-    "whiten_by_domain",
+    "whiten_in_scope",
     "without_eos",
 ]
 
@@ -38,8 +38,9 @@ class RewardConfig(ScoreConfig):
     """Beta: 0.01 for 7B and 13B, 0.005 for 34B and 70B (§3.2.3)."""
     kl_placement: Literal["per_token", "end"] = "per_token"
     """Where the penalty is paid; both sum to the paper's. Our choice."""
-    whiten_scope: Literal["batch", "domain", "none"] = "batch"
-    """Which scores share one mean and spread: all, those of one prompt domain, or no whitening. Our choice."""
+    whiten_scope: Literal["batch", "is_safety", "none"] = "batch"
+    """Which scores share one mean and spread: all; those of prompts with the is_safety tag, and those of the others; or
+    no whitening. Our choice."""
 
 
 def composite_score(
@@ -88,7 +89,7 @@ def whiten(
     return centered / ((centered**2).sum() / n_values + eps).sqrt()
 
 
-def whiten_by_domain(
+def whiten_in_scope(
     scores: Float[Tensor, " batch"], is_safety: Bool[Tensor, " batch"], config: RewardConfig
 ) -> Float[Tensor, " batch"]:
     """Whiten over the scope that the settings name."""

@@ -8,7 +8,7 @@ from puna.core.records import Dialog, Message, Sample
 from puna.inference.finish import is_finished
 from puna.rlhf.rewards import ScoreConfig, composite_score, without_eos
 
-__all__ = ["above_quantile", "best_of_each", "group_by_prompt", "ranking_scores"]
+__all__ = ["above_quantile", "best_of_each", "group_by_prompt", "ranked", "ranking_scores"]
 
 
 def ranking_scores(samples: Sequence[Sample], config: ScoreConfig) -> list[float]:
@@ -17,10 +17,18 @@ def ranking_scores(samples: Sequence[Sample], config: ScoreConfig) -> list[float
         return []
     helpfulness = torch.tensor([sample.scores["helpfulness"] for sample in samples])
     safety = torch.tensor([sample.scores["safety"] for sample in samples])
-    is_safety = torch.tensor([sample.domain == "safety" for sample in samples])
+    is_safety = torch.tensor([sample.is_safety for sample in samples])
     ended = torch.tensor([is_finished(sample.finish_reason) for sample in samples])
     scores = composite_score(helpfulness, safety, is_safety, threshold=config.safety_threshold)
     return without_eos(scores, ended, config).tolist()
+
+
+def ranked(samples: Sequence[Sample], config: ScoreConfig) -> list[Sample]:
+    """The samples of one prompt in their order, each with its rank by the ranking score; of equals the first leads."""
+    scores = ranking_scores(samples, config)
+    best_first = sorted(range(len(samples)), key=lambda row: -scores[row])
+    rank_of = {row: rank for rank, row in enumerate(best_first, start=1)}
+    return [sample.model_copy(update={"rank": rank_of[row]}) for row, sample in enumerate(samples)]
 
 
 def group_by_prompt(samples: Iterable[Sample]) -> list[list[Sample]]:
@@ -63,11 +71,14 @@ def _dialog(sample: Sample, score: float, *, n_candidates: int) -> Dialog:
     return Dialog(
         id=sample.prompt_id,
         messages=(*sample.prompt, Message(role="assistant", content=sample.response)),
+        train_on="last",
+        guideline=sample.guideline,
+        sample_id=sample.id,
+        answer_token_ids=sample.token_ids,
         meta={
-            "train_on": "last",
-            "domain": sample.domain,
             "score": score,
             "scores": sample.scores,
+            "scored_by": sample.scored_by,
             "n_candidates": n_candidates,
             "version": provenance.version,
             "model": provenance.model,

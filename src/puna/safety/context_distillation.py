@@ -80,21 +80,21 @@ def distill(
 
     Args:
         model: The chat model that answers.
-        prompts: JSON Lines of Prompt; only those of domain "safety" are used, because on helpful prompts the method
-            degrades answers and breeds false refusals. Meta risk_category chooses the template.
+        prompts: JSON Lines of Prompt; only those with is_safety are used, because on helpful prompts the method
+            degrades answers and breeds false refusals. The risk category chooses the template.
         reward_models: Folders by role; "safety" is used.
     """
     chat = ChatModel.load(model, device=context.device)
     rewards = RewardModels.load(reward_models, chat.tokenizer, device=context.device, roles=["safety"])
     given = list(read_records(prompts, Prompt))
-    cases = [_case(prompt, config.preprompts, context.seed) for prompt in given if prompt.domain == "safety"]
+    cases = [_case(prompt, config.preprompts, context.seed) for prompt in given if prompt.is_safety]
     usable = [case for case in cases if len(chat.render(case.prefixed)) <= chat.room(config.sampling)]
     if not usable:
         raise DataError(
             where=str(prompts),
             expected="adversarial prompts that leave room for an answer",
-            got=f"{len(given)} prompts, {len(cases)} of domain safety, none short enough",
-            fix="Give prompts of domain safety.",
+            got=f"{len(given)} prompts, {len(cases)} with is_safety, none short enough",
+            fix="Give prompts that is_safety marks.",
         )
     rewards.check_room(
         max(len(chat.render(case.prompt.messages)) for case in usable) + config.sampling.max_new_tokens
@@ -108,7 +108,7 @@ def distill(
 
 def _case(prompt: Prompt, config: PrepromptConfig, seed: int) -> _Case:
     random_ = rng(seed, "preprompt", prompt.id)
-    kind, text = choose_preprompt(config, prompt.meta.get("risk_category"), random_)
+    kind, text = choose_preprompt(config, prompt.risk_category, random_)
     return _Case(prompt, kind, text, with_preprompt(prompt.messages, text, config.place))
 
 
@@ -129,7 +129,9 @@ def _attempt(
         is_kept = safer.is_finished and (not config.is_gated or high > low)
         attempts.append(_record(case, plain, safer, low, high, is_kept))
     dialogs = [
-        _dialog(case, attempt) for case, attempt in zip(cases, attempts, strict=True) if attempt.is_kept
+        _dialog(case, attempt, safer)
+        for case, attempt, safer in zip(cases, attempts, with_preprompt, strict=True)
+        if attempt.is_kept
     ]
     return attempts, dialogs
 
@@ -137,7 +139,7 @@ def _attempt(
 def _record(case: _Case, plain: Answer, safer: Answer, low: float, high: float, is_kept: bool) -> Attempt:
     return Attempt(
         prompt_id=case.prompt.id,
-        risk_category=case.prompt.meta.get("risk_category"),
+        risk_category=case.prompt.risk_category,
         preprompt_kind=case.kind,
         preprompt=case.preprompt,
         answer_without=plain.text,
@@ -148,11 +150,16 @@ def _record(case: _Case, plain: Answer, safer: Answer, low: float, high: float, 
     )
 
 
-def _dialog(case: _Case, attempt: Attempt) -> Dialog:
+def _dialog(case: _Case, attempt: Attempt, safer: Answer) -> Dialog:
     """The safer answer to the bare prompt: what the preprompt did is now in the weights' target."""
-    answer = Message(role="assistant", content=attempt.answer_with)
-    meta = {"train_on": "last", "risk_category": attempt.risk_category, "gain": attempt.gain}
-    return Dialog(id=attempt.prompt_id, messages=(*case.prompt.messages, answer), meta=meta)
+    return Dialog(
+        id=attempt.prompt_id,
+        messages=(*case.prompt.messages, Message(role="assistant", content=safer.text)),
+        train_on="last",
+        guideline=case.prompt.guideline,
+        answer_token_ids=tuple(safer.completion.token_ids),
+        meta={"risk_category": attempt.risk_category, "gain": attempt.gain},
+    )
 
 
 def gain_histogram(gains: Sequence[float], n_bins: int) -> dict[str, list[float] | list[int]]:

@@ -5,10 +5,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pydantic import model_validator
+
 from puna.core.artifacts import StageContext
 from puna.core.config import Settings
 from puna.core.errors import DataError
-from puna.core.records import Domain, Prompt, Record, read_records, write_records
+from puna.core.migrations import renamed_domain
+from puna.core.records import Guideline, Prompt, Record, RewardRole, read_records, write_records
 from puna.core.seeding import derive_seed
 from puna.core.stage import Metrics, stage
 from puna.inference import SamplingConfig
@@ -32,9 +35,11 @@ class Shift(Record):
     """One dot of Figure 14; scores are probabilities by role."""
 
     prompt_id: str
-    domain: Domain
-    before: dict[str, float]
-    after: dict[str, float]
+    guideline: Guideline
+    before: dict[RewardRole, float]
+    after: dict[RewardRole, float]
+
+    _migrate = model_validator(mode="before")(renamed_domain)
 
 
 @stage("score_shift")
@@ -49,7 +54,7 @@ def score_shift(
 ) -> Metrics:
     """Answer a fixed set of prompts with two models and score both with the same reward models (Figure 14).
 
-    Writes scores.jsonl; the metrics hold, by domain and role, the means and the share under one half.
+    Writes scores.jsonl; the metrics hold, by guideline and role, the means and the share under one half.
 
     Args:
         before: The model before safety training.
@@ -62,7 +67,7 @@ def score_shift(
         raise DataError(where=str(prompts), expected="prompts", got="none", fix="Check the path.")
     sides = [_scores(config, context, model, given, reward_models) for model in (before, after)]
     shifts = [
-        Shift(prompt_id=prompt.id, domain=prompt.domain, before=low, after=high)
+        Shift(prompt_id=prompt.id, guideline=prompt.guideline, before=low, after=high)
         for prompt, low, high in zip(given, *sides, strict=True)
     ]
     write_records(context.folder / "scores.jsonl", shifts)
@@ -75,7 +80,7 @@ def _scores(
     model: Path,
     prompts: Sequence[Prompt],
     reward_models: Mapping[str, Path],
-) -> list[dict[str, float]]:
+) -> list[dict[RewardRole, float]]:
     """One model's probabilities by role, a row per prompt; both models answer with the same seeds."""
     chat = ChatModel.load(model, device=context.device)
     rewards = RewardModels.load(reward_models, chat.tokenizer, device=context.device)
@@ -89,9 +94,9 @@ def _scores(
 
 def _metrics(shifts: Sequence[Shift]) -> dict[str, Any]:
     metrics: dict[str, Any] = {"n_prompts": len(shifts)}
-    for domain in sorted({shift.domain for shift in shifts}):
-        rows = [shift for shift in shifts if shift.domain == domain]
-        metrics[domain] = {
+    for guideline in sorted({shift.guideline for shift in shifts}):
+        rows = [shift for shift in shifts if shift.guideline == guideline]
+        metrics[guideline] = {
             role: {
                 "n": len(rows),
                 "mean_before": fmean(row.before[role] for row in rows),
@@ -104,5 +109,5 @@ def _metrics(shifts: Sequence[Shift]) -> dict[str, Any]:
     return metrics
 
 
-def _low(rows: Sequence[Shift], when: str, role: str) -> float:
+def _low(rows: Sequence[Shift], when: str, role: RewardRole) -> float:
     return fmean(getattr(row, when)[role] < LOW_PROB for row in rows)

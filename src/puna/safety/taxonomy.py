@@ -30,7 +30,7 @@ RISK_CATEGORIES: tuple[RiskCategory, ...] = (
     ),
     RiskCategory("unqualified_advice", "Unqualified advice", ("medical", "financial", "legal")),
 )
-"""§4.2.1; the names are the values of a prompt's meta risk_category."""
+"""§4.2.1; the names are the values of a prompt's risk_category."""
 
 ATTACK_VECTORS: tuple[AttackVector, ...] = (
     AttackVector("psychological", "Psychological manipulation", "authority"),
@@ -41,4 +41,4 @@ ATTACK_VECTORS: tuple[AttackVector, ...] = (
     AttackVector("non_english", "Non-English languages", "a request in Spanish"),
     AttackVector("other", "Others", "anything else"),
 )
-"""§4.2.1; the names are the values of a prompt's meta attack_vector."""
+"""§4.2.1; the names are the values of a prompt's attack_vector."""

@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass, field
 
 from puna.core.grading import Grade
-from puna.core.records import Comparison, Domain, Prompt, Rating, SafetyLabel, Side
+from puna.core.records import Comparison, Guideline, Prompt, Rating, Side
+from puna.core.safety_bins import SafetyLabel, safety_bin
 from puna.core.seeding import rng
 from puna.sandbox.oracle import Oracle
 
@@ -36,15 +37,20 @@ class SimulatedAnnotator:
         """Choose and rate; None when the chosen side is unsafe and the other safe."""
         random_ = rng(seed, self.name, prompt.id)
         grades = [self.oracle.grade(prompt, left), self.oracle.grade(prompt, right)]
-        values = [_value(grade, prompt.domain) + random_.gauss(0.0, self.noise) for grade in grades]
+        values = [_value(grade, prompt.guideline) + random_.gauss(0.0, self.noise) for grade in grades]
         chosen = 0 if values[0] >= values[1] else 1
         unsafe = [grade.is_violation != (random_.random() < self.slip_prob) for grade in grades]
+        labels: list[bool | None] = [None, None]
         safety: SafetyLabel | None = None
-        if prompt.domain == "safety":
-            if unsafe[chosen] and not unsafe[1 - chosen]:
+        if prompt.guideline == "safety":
+            labels = [not is_unsafe for is_unsafe in unsafe]
+            safety = safety_bin(chosen_is_safe=not unsafe[chosen], rejected_is_safe=not unsafe[1 - chosen])
+            if safety is None:
                 return None
-            safety = _label(unsafe[chosen], unsafe[1 - chosen])
-        sides = (Side(response=left, shown_on="left"), Side(response=right, shown_on="right"))
+        sides = (
+            Side(response=left, shown_on="left", is_safe=labels[0]),
+            Side(response=right, shown_on="right", is_safe=labels[1]),
+        )
         return Comparison(
             id=f"{prompt.id}-{self.name}-{seed}",
             prompt=prompt.messages,
@@ -52,7 +58,7 @@ class SimulatedAnnotator:
             rejected=sides[1 - chosen],
             rating=_rating(abs(values[0] - values[1])),
             safety=safety,
-            domain=prompt.domain,
+            guideline=prompt.guideline,
             annotator=self.name,
             meta={"prompt_id": prompt.id},
         )
@@ -66,15 +72,9 @@ def annotator_pool(n: int = 4) -> tuple[SimulatedAnnotator, ...]:
     )
 
 
-def _value(grade: Grade, domain: Domain) -> float:
-    """What the guidelines of the domain reward: safety first where the prompt was written to break it."""
-    return grade.helpfulness - (0.3 if grade.is_violation and domain == "safety" else 0.0)
-
-
-def _label(chosen_unsafe: bool, rejected_unsafe: bool) -> SafetyLabel:
-    if chosen_unsafe:
-        return "both_unsafe"
-    return "chosen_safe_rejected_unsafe" if rejected_unsafe else "both_safe"
+def _value(grade: Grade, guideline: Guideline) -> float:
+    """What the guideline rewards: safety first where the prompt was written to break it."""
+    return grade.helpfulness - (0.3 if grade.is_violation and guideline == "safety" else 0.0)
 
 
 def _rating(gap: float) -> Rating:

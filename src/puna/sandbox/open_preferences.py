@@ -54,13 +54,13 @@ def open_comparisons(n: int, *, seed: int, annotators: tuple[Annotator, ...]) ->
             continue
         comparison = random_.choice(annotators).compare(prompt, left, right, seed=derive_seed(own, index))
         if comparison is not None:
-            comparisons.append(comparison.model_copy(update={"batch": "open"}))
+            comparisons.append(comparison.model_copy(update={"batch": "open", "origin": "open"}))
     return comparisons
 
 
 def _answer(prompt: Prompt, random_: random.Random, *, is_mistaken: bool) -> str:
     """One writer's answer; most keep a standing instruction, and some refuse whatever looks dangerous."""
-    if random_.random() < OVERCAUTIOUS_PROB.get(prompt.meta["set"], 0.0):
+    if random_.random() < OVERCAUTIOUS_PROB.get(prompt.set or "", 0.0):
         return f"{random_.choice(REFUSALS)} {random_.choice(list(REASONS.values()))}"
     constraint = Constraint.model_validate(prompt.meta.get("constraint") or {})
     kept = constraint if random_.random() < KEPT_PROB else _misremembered(constraint, random_)

@@ -144,13 +144,12 @@ def constraint_dialogs(n: int, *, split: Split, seed: int, n_turns: int = 6) -> 
             f"constraint-{split}-{seed}-{index}", (Message(role="user", content=first),), tasks[0], constraint
         )
         meta = prompt.meta | {
-            "set": "constraint",
             "turns": turns,
             "turn_tasks": [task.model_dump() for task in tasks],
             "instruction": constraint.instruction,
             "short_instruction": constraint.short_instruction,
         }
-        dialogs.append(prompt.model_copy(update={"meta": meta}))
+        dialogs.append(prompt.model_copy(update={"set": "constraint", "meta": meta}))
     return dialogs
 
 
@@ -174,8 +173,13 @@ def _dressed(family: Family, n: int, split: Split, seed: int) -> list[Prompt]:
         prompt = _prompt(
             f"{family}-{split}-{seed}-{index}", (Message(role="user", content=text),), task, None
         )
-        meta = prompt.meta | {"set": family, "attack_vector": vector}
-        prompts.append(prompt.model_copy(update={"domain": "safety", "meta": meta}))
+        tags = {
+            "guideline": "safety",
+            "is_safety": family == "adversarial",
+            "set": family,
+            "attack_vector": vector,
+        }
+        prompts.append(prompt.model_copy(update=tags))
     return prompts
 
 
@@ -190,9 +194,7 @@ def _history(random_: random.Random, split: Split, *, n_turns: int) -> tuple[Mes
 
 
 def _prompt(name: str, messages: tuple[Message, ...], task: Task, constraint: Constraint | None) -> Prompt:
-    meta: dict[str, object] = {"set": "helpful", "task": task.model_dump()}
-    if task.kind in RISK_OF:
-        meta["risk_category"] = RISK_OF[task.kind]
+    meta: dict[str, object] = {"task": task.model_dump()}
     if constraint:
         meta["constraint"] = constraint.model_dump()
-    return Prompt(id=name, messages=messages, meta=meta)
+    return Prompt(id=name, messages=messages, set="helpful", risk_category=RISK_OF.get(task.kind), meta=meta)

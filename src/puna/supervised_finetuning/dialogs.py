@@ -8,6 +8,8 @@ from pathlib import Path
 from puna.core.errors import ConfigError, DataError
 from puna.core.records import Dialog, read_records
 from puna.core.seeding import derive_seed, rng
+from puna.core.splits import is_held_out
+from puna.inference.sampled_tokens import check_sampled_by, with_end_of_turn
 from puna.tokenizer.dialog_tokens import loss_mask, render_dialog
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.packing import TokenizedExample
@@ -15,6 +17,8 @@ from puna.training.packing import TokenizedExample
 __all__ = ["Examples", "dialog_file", "load_examples", "tokenize_dialog"]
 
 FILE_NAMES = ("dialogs.jsonl", "selected.jsonl")
+HELD_OUT_STREAM = "held out"
+"""Of the draw that sets dialogs aside for the validation loss: not the one that holds out prompts."""
 
 
 @dataclass(slots=True)
@@ -50,19 +54,22 @@ def dialog_file(path: Path) -> Path:
 def tokenize_dialog(dialog: Dialog, tokenizer: Tokenizer) -> TokenizedExample:
     """Tokens in the chat format, with the answers as what is learned.
 
-    Source: §3.1, loss zeroed on prompts; §3.3, only the last answer where meta's train_on is "last" (GAtt).
+    Source: §3.1, loss zeroed on prompts; §3.3, only the last answer where train_on is "last" (GAtt).
     What separates prompt from answer is the chat format's own [/INST]: the paper does not name its token.
+    A last answer that was sampled is learned token by token as it was sampled and scored, not as its text is encoded.
+
+    Raises:
+        DataError: the sampled tokens do not say the answer's text in this tokenizer.
     """
-    train_on = dialog.meta.get("train_on", "all")
-    if train_on not in ("all", "last"):
-        raise DataError(
-            where=f"dialog {dialog.id}, meta.train_on",
-            expected="'all' or 'last'",
-            got=repr(train_on),
-            fix="Correct or remove it.",
-        )
     rendered = render_dialog(dialog.messages, tokenizer)
-    return TokenizedExample(rendered.token_ids, loss_mask(rendered, train_on))
+    if dialog.answer_token_ids is None:
+        return TokenizedExample(rendered.token_ids, loss_mask(rendered, dialog.train_on))
+    text = dialog.messages[-1].content
+    check_sampled_by(tokenizer, dialog.answer_token_ids, text, where=f"dialog {dialog.id}, answer_token_ids")
+    answer = with_end_of_turn(dialog.answer_token_ids, tokenizer, end_id=rendered.token_ids[-1])
+    before = render_dialog(dialog.messages[:-1], tokenizer)
+    earlier = loss_mask(before) if dialog.train_on == "all" else [False] * len(before.token_ids)
+    return TokenizedExample((*before.token_ids, *answer), [*earlier, *[True] * len(answer)])
 
 
 def load_examples(
@@ -86,7 +93,7 @@ def load_examples(
     for number, path in enumerate(paths):
         train: list[TokenizedExample] = []
         for content, example in _usable(path, tokenizer, seq_len, examples.dropped):
-            if not _is_held_out(content, validation_fraction):
+            if not is_held_out(content, validation_fraction, stream=HELD_OUT_STREAM):
                 train.append(example)
             elif content not in held_out:
                 held_out.add(content)
@@ -128,10 +135,6 @@ def _usable(
             dropped["too_long"] += 1
         else:
             yield json.dumps([[m.role, m.content] for m in dialog.messages]), example
-
-
-def _is_held_out(content: str, fraction: float) -> bool:
-    return derive_seed(0, "held out", content) < fraction * 2**63
 
 
 def _repeated(examples: list[TokenizedExample], times: float, seed: int) -> list[TokenizedExample]:

@@ -13,13 +13,13 @@ from puna.core.conversations import (
     Unusable,
     chat_messages,
     instruction_prompt,
-    is_held_out,
     require_turns,
     sample_rows,
 )
 from puna.core.errors import DataError
 from puna.core.inputs import InputSource, licence_line, read_rows, require, resolve_path
-from puna.core.records import Dialog, Domain, Message, write_records
+from puna.core.records import Dialog, Guideline, Message, write_records
+from puna.core.splits import is_held_out
 from puna.core.stage import Metrics, stage
 
 __all__ = ["DialogImportConfig", "DialogSourceConfig", "import_dialogs", "read_dialog"]
@@ -36,8 +36,8 @@ class DialogSourceConfig(InputSource):
     """alpaca: instruction, input or context, output or response; the others: lists of turns."""
     path: str
     """A .json or .jsonl file, perhaps .gz; may start with ${PUNA_DATA}."""
-    domain: Domain = "helpfulness"
-    """Noted in every dialog's meta."""
+    guideline: Guideline = "helpfulness"
+    """What its answers show; noted in every dialog."""
     max_rows: int | None = Field(default=None, ge=1)
     """A seeded sample of at most so many rows; None takes all."""
 
@@ -104,8 +104,12 @@ def import_dialogs(config: DialogImportConfig, context: StageContext) -> Metrics
             if config.max_chars is not None and sum(len(m.content) for m in messages) > config.max_chars:
                 raise Unusable("too_long")
             seen.add(messages)
-            meta = {"source": source.name, "domain": source.domain}
-            return Dialog(id=f"{source.name}/{number}", messages=messages, meta=meta)
+            return Dialog(
+                id=f"{source.name}/{number}",
+                messages=messages,
+                guideline=source.guideline,
+                meta={"source": source.name},
+            )
 
         dialogs += account.take(rows, use)
         accounts[source.name] = account.as_metrics()

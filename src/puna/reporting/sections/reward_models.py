@@ -116,7 +116,7 @@ def _accuracy_drawing(models: list[Artifact]) -> Drawing:
         panel.set_xticks(range(4), [rating.removesuffix("_better") for rating in RATINGS[::-1]])
         legend(panel, place="lower right")
     caption = (
-        "Accuracy on the reward model's own domain by rating; bars are 95 % intervals, dotted is chance."
+        "Accuracy on the reward model's own guideline by rating; bars are 95 % intervals, dotted is chance."
     )
     return Drawing("table_8", figure, caption, "Accuracy by rating per reward model", wide=True)
 

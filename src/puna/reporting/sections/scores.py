@@ -45,7 +45,7 @@ def before_and_after(run: RunFolder) -> Section:
 
 
 def _measured(run: RunFolder) -> tuple[str, str, Pairs] | None:
-    """From the stage that compares two models on purpose, each role on the prompts of its own domain."""
+    """From the stage that compares two models on purpose, each role on the prompts of its own guideline."""
     found = [artifact for artifact in run.of_kind("score_shift") if artifact.has("scores.jsonl")]
     if not found:
         return None
@@ -53,7 +53,9 @@ def _measured(run: RunFolder) -> tuple[str, str, Pairs] | None:
     names = [_version(run.input_of(found[-1], name), name) for name in ("before", "after")]
     pairs = {}
     for role in _SUITE:
-        own = [row for row in rows if row["domain"] == role and role in row["before"]]
+        own = [
+            row for row in rows if row.get("guideline", row.get("domain")) == role and role in row["before"]
+        ]
         if own:
             pairs[role] = (
                 np.array([r["before"][role] for r in own]),
