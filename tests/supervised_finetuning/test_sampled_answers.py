@@ -24,7 +24,7 @@ from puna.core.records import (
 from puna.rlhf import RejectionSamplingConfig, ScoreConfig, sample_candidates
 from puna.rlhf.selection import best_of_each
 from puna.supervised_finetuning.dialogs import load_examples, tokenize_dialog
-from puna.tokenizer.chat_format import render_dialog, render_prompt
+from puna.tokenizer.dialog_tokens import render_dialog, render_prompt
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.packing import TokenizedExample, pack
 from tiny_chat_models import save_world
