@@ -31,10 +31,11 @@ def ours(n_threads: int) -> Measure:
     """puna, with the pieces of its training loop."""
     # Imported here, so that a peer's process does not hold it.
     from puna.core.allocator import keep_freed_memory
+    from puna.core.machine import SpeedConfig
     from puna.model import ModelConfig, Transformer
     from puna.training.losses import next_token_loss
     from puna.training.optimizer import OptimizerConfig, average_and_clip_gradients, make_optimizer
-    from puna.training.speed import SpeedConfig, faster_blocks
+    from puna.training.speed import faster_blocks
 
     keep_freed_memory()
     config = ModelConfig(

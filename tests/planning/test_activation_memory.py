@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from memory_probe import saved_bytes
+from puna.core.machine import SpeedConfig
 from puna.model import ModelConfig, Transformer
 from puna.model.config import PRESETS
 from puna.model.rope import rotation
 from puna.planning.activation_memory import StepShape, block_bytes, kept_block_bytes, weight_copy_bytes
-from puna.training.speed import SpeedConfig, faster_blocks
+from puna.training.speed import faster_blocks
 
 TURN_BYTES = 8
 """A complex number: the rotation, which each block by hand makes for itself, one for each position and pair."""
