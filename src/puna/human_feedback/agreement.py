@@ -1,4 +1,4 @@
-"""Agreement between annotators beyond chance: Gwet's AC1 and AC2 (§3.4.2, §4.4) and Cohen's kappa.
+"""Agreement between annotators beyond chance: Gwet's AC1 and AC2 (§3.4.2, §4.4).
 
 Categories are the integers 0 to n_categories - 1; where they are ordered, ordinal weights give partial credit.
 """
