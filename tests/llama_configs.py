@@ -30,6 +30,7 @@ def scalings() -> st.SearchStrategy[RopeScaling]:
             factor=factor,
             original_max_seq_len=trained,
             beta_fast=st.sampled_from([8.0, 32.0]),
+            beta_slow=st.sampled_from([1.0, 2.0]),
             attention_factor=st.sampled_from([None, 0.9]),
             truncate=st.booleans(),
         ),

@@ -14,8 +14,8 @@ import typer.main
 
 from puna.cli.main import app
 from puna.core.config import load_recipe
-from puna.pretraining.recipe import PretrainingRecipe
 from puna.recipe.ablation_settings import AblationRecipe
+from puna.recipe.pretraining import PretrainingRecipe
 from puna.recipe.settings import Figure4Recipe, builtin_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,7 +112,7 @@ def test_every_recipe_and_override_shown_loads(page: Path) -> None:
 
 @pytest.mark.parametrize("text", snippets("toml"))
 def test_every_toml_snippet_is_a_recipe(text: str, tmp_path: Path) -> None:
-    if "[parallel" in text:
+    if "[parallel" in text or "[evaluation_hooks" in text:
         (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
         load_recipe(tmp_path / "recipe.toml", PretrainingRecipe)
         return

@@ -9,10 +9,11 @@ import pytest
 
 from end_to_end.program import finish, start
 from pretraining.folders import write_recipe, write_shards, write_tokenizer
+from puna.cli import pretrain
 from puna.cli.main import main
 from puna.core.config import load_recipe, resolve
 from puna.model.config import PRESETS
-from puna.pretraining.recipe import PretrainingRecipe
+from puna.recipe.pretraining import PretrainingRecipe
 from puna.recipe.settings import builtin_recipe
 
 TABLE_1 = {"7b": 3.0e-4, "13b": 3.0e-4, "34b": 1.5e-4, "70b": 1.5e-4}
@@ -93,6 +94,33 @@ def test_sigterm_exits_0_and_the_same_command_goes_on(inputs: Path, tmp_path: Pa
     assert code == 0, err
     assert "continuing the interrupted build" in err
     assert json.loads(out)["metrics"]["steps"] == 300
+
+
+SUITE = (
+    "evaluation_hooks={every_steps = 20, text = {n_tokens = 16, position_edges = [8], recall_distances = [4], "
+    "passage_tokens = 5, continuation_tokens = 4, max_documents = 4, n_passages = 4}}"
+)
+
+
+def test_the_recipes_suite_runs_on_the_way_and_leaves_the_model_as_it_is(
+    inputs: Path, tmp_path: Path, capsys
+) -> None:
+    code, _, err = call(capsys, *arguments(inputs, tmp_path / "plain"))
+    assert code == 0, err
+    code, out, err = call(capsys, *arguments(inputs, tmp_path / "model", "--json", "--set", SUITE))
+    assert code == 0, err
+    assert json.loads(out)["metrics"]["suites"]["text"].keys() >= {"perplexity/1-8", "recall/4"}
+    rows = [json.loads(line) for line in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["split"] == "text"] == [20, 30]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("plain", "model")]
+    assert weights[0] == weights[1]
+
+
+def test_a_suite_under_torchrun_is_refused(inputs: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(pretrain, "is_torchrun", lambda: True)
+    code, _, err = call(capsys, *arguments(inputs, tmp_path / "model", "--set", SUITE))
+    assert code == 2
+    assert "evaluation_hooks: expected a training on one process, got torchrun" in err
 
 
 @pytest.mark.parametrize("size", TABLE_1)

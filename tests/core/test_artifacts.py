@@ -23,7 +23,6 @@ from puna.core import manifest as manifest_module
 from puna.core.artifacts import (
     StageContext,
     code_version,
-    lineage,
     read_manifest,
     run_lock,
     run_stage,
@@ -31,6 +30,7 @@ from puna.core.artifacts import (
 )
 from puna.core.config import Settings
 from puna.core.errors import CheckpointError, ConfigError, DataError, RunLockedError, StorageError
+from puna.core.lineage import lineage
 from puna.core.machine import Machine
 from puna.core.manifest import Manifest
 from puna.core.progress import quiet

@@ -17,10 +17,6 @@ def test_message_says_what_where_and_what_to_do(kind: type[errors.RecipeError]) 
     assert kind.__doc__
 
 
-def test_contamination_is_a_data_error() -> None:
-    assert issubclass(errors.ContaminationError, errors.DataError)
-
-
 def test_errors_travel_between_processes_whole() -> None:
     for kind in KINDS:
         error = kind(where="a.toml", expected="a number", got="'x'", fix="Correct it.")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.core.errors import DataError
-from puna.human_feedback.agreement import cohen_kappa, gwet_ac, weights
+from puna.human_feedback.agreement import gwet_ac, weights
 
 KAPPA_PARADOX = [(0, 0)] * 118 + [(0, 1)] * 5 + [(1, 0)] * 2
 """118 + 0 agreements of 125: Gwet's own example (2008) of high agreement that kappa calls worse than chance."""
@@ -13,18 +13,6 @@ KAPPA_PARADOX = [(0, 0)] * 118 + [(0, 1)] * 5 + [(1, 0)] * 2
 
 def test_ac1_of_the_kappa_paradox() -> None:
     assert gwet_ac(KAPPA_PARADOX, n_categories=2, weighting="identity") == pytest.approx(0.9408, abs=5e-5)
-
-
-def test_kappa_of_the_kappa_paradox() -> None:
-    first, second = zip(*KAPPA_PARADOX, strict=True)
-    assert cohen_kappa(first, second, n_categories=2) == pytest.approx(-0.0234, abs=5e-5)
-
-
-def test_kappa_by_hand() -> None:
-    """20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no: (0.7 - 0.5) / (1 - 0.5)."""
-    pairs = [(1, 1)] * 20 + [(1, 0)] * 5 + [(0, 1)] * 10 + [(0, 0)] * 15
-    first, second = zip(*pairs, strict=True)
-    assert cohen_kappa(first, second, n_categories=2) == pytest.approx(0.4)
 
 
 def test_ac2_by_hand_with_three_categories() -> None:
@@ -63,5 +51,3 @@ def test_swapping_annotators_or_turning_the_scale_changes_nothing(rows: list[tup
 def test_nothing_judged_twice_is_an_error() -> None:
     with pytest.raises(DataError, match="two annotators"):
         gwet_ac([(0, None)], n_categories=2)
-    with pytest.raises(DataError, match="both annotators"):
-        cohen_kappa([], [], n_categories=2)

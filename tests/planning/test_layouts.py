@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from puna.core.errors import ConfigError
 from puna.model.config import PRESETS
-from puna.planning.layouts import Layout, check_tensor_parallel, layouts_for
+from puna.planning.layouts import PlannedLayout, check_tensor_parallel, layouts_for
 
 
 @given(st.sampled_from(sorted(PRESETS)), st.integers(1, 4096), st.sampled_from([1, 2, 4, 8]))
@@ -27,7 +27,7 @@ def test_the_layouts_of_two_nodes() -> None:
 
 def test_one_degree_only() -> None:
     found = layouts_for(PRESETS["70b"], 32, gpus_per_node=8, tp=4)
-    assert found[0] == Layout(dp_shard=8, tp=4)
+    assert found[0] == PlannedLayout(dp_shard=8, tp=4)
     assert {layout.tp for layout in found} == {4}
 
 

@@ -11,7 +11,7 @@ from puna.model import ModelConfig, Transformer
 from puna.model.attention import MATMUL_MAX_KEYS
 from puna.model.config import PRESETS
 from puna.planning.activation_memory import StepShape
-from puna.planning.layouts import Layout
+from puna.planning.layouts import PlannedLayout
 from puna.planning.memory import PARTS, Moment, StepPlan, memory_plan
 from puna.training.linear_cross_entropy import CHUNK_ROWS
 from puna.training.losses import next_token_loss
@@ -56,7 +56,7 @@ def planned(
     is_fused = is_low and not by_hand and seq > MATMUL_MAX_KEYS
     shape = StepShape(batch=batch, seq=seq, low=2 if is_low else 4, is_by_hand=by_hand, is_fused=is_fused)
     step = StepPlan(shape=shape, n_micro_batches=n_micro_batches, logits_rows=CHUNK_ROWS["cpu"])
-    return memory_plan(config, Layout(), step)
+    return memory_plan(config, PlannedLayout(), step)
 
 
 SMALL = ModelConfig(
@@ -109,8 +109,10 @@ def test_plain_blocks_as_fsdp_runs_them(monkeypatch: pytest.MonkeyPatch, batch: 
 
 
 @pytest.mark.parametrize("model", ["nano", "7b", "70b"])
-@pytest.mark.parametrize("layout", [Layout(), Layout(dp_shard=8), Layout(dp_replicate=2, dp_shard=4, tp=2)])
-def test_parts_have_names_and_no_part_is_negative(model: str, layout: Layout) -> None:
+@pytest.mark.parametrize(
+    "layout", [PlannedLayout(), PlannedLayout(dp_shard=8), PlannedLayout(dp_replicate=2, dp_shard=4, tp=2)]
+)
+def test_parts_have_names_and_no_part_is_negative(model: str, layout: PlannedLayout) -> None:
     plan = memory_plan(PRESETS[model], layout, StepPlan(shape=StepShape(batch=1, seq=512)))
     assert set(plan.parts) | {"allowance"} == set(PARTS)
     assert min(plan.parts.values()) >= 0
@@ -118,7 +120,7 @@ def test_parts_have_names_and_no_part_is_negative(model: str, layout: Layout) ->
 
 
 def test_a_long_batch_peaks_at_the_activations_and_a_short_one_at_the_gradients() -> None:
-    long = memory_plan(MIDDLE, Layout(), StepPlan(shape=StepShape(batch=8, seq=512)))
-    short = memory_plan(LARGE, Layout(), StepPlan(shape=StepShape(batch=1, seq=64)))
+    long = memory_plan(MIDDLE, PlannedLayout(), StepPlan(shape=StepShape(batch=8, seq=512)))
+    short = memory_plan(LARGE, PlannedLayout(), StepPlan(shape=StepShape(batch=1, seq=64)))
     assert long.parts["activations"] > long.parts["gradients"]
     assert short.parts["gradients"] > short.parts["activations"]

@@ -27,6 +27,12 @@ def test_seven_billion_on_one_gpu_is_sixteen_bytes_a_parameter_and_more() -> Non
     assert not plan_of("7b", gpu="h100", n_gpus=1).best.is_possible
 
 
+def test_the_bill_is_the_price_of_every_gpus_hours() -> None:
+    plan = plan_of("7b", gpu="h100", n_gpus=16, usd_per_gpu_hour=3.0)
+    assert plan.usd == pytest.approx(3 * plan.throughput.gpu_hours)
+    assert plan.usd == pytest.approx(plan_of("7b", gpu="h100", n_gpus=16, usd_per_gpu_hour=1.5).usd * 2)
+
+
 def test_sharding_divides_what_it_shares() -> None:
     plan = plan_of("7b", gpu="h100", n_gpus=16, gpus_per_node=8)
     chosen = {c.layout.name: c.memory.parts for c in plan.choices if c.checkpointing == "full"}

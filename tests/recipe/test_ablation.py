@@ -316,8 +316,13 @@ def test_no_setting_of_the_base_is_lost() -> None:
 
 def test_what_a_recipe_file_says_reaches_every_variant(tmp_path: Path) -> None:
     path = write(tmp_path, "context")
-    spikes = '[pretraining.loop.spikes]\naction = "skip"\n\n[variants."32"]'
+    spikes = '[pretraining.loop.spikes]\nwindow_steps = 77\n\n[variants."32"]'
     path.write_text(path.read_text().replace('[variants."32"]', spikes))
     recipe = load_recipe(path, AblationRecipe)
-    assert [recipe.pretraining_of(name).loop.spikes.action for name in ("32", "64")] == ["skip"] * 2
+    assert [recipe.pretraining_of(name).loop.spikes.window_steps for name in ("32", "64")] == [77] * 2
     assert [recipe.pretraining_of(name).loop.batch_size for name in ("32", "64")] == [4, 2]
+
+
+def test_trackers_are_the_machines() -> None:
+    recipe = load_recipe(FOLDER / "sizes.toml", AblationRecipe, ['machine.tracking.trackers=["wandb"]'])
+    assert recipe.machine.tracking.trackers == ("wandb",)

@@ -60,22 +60,18 @@ def test_whitening_by_tag_centers_tagged_and_other_prompts() -> None:
     assert whiten_in_scope(scores, is_safety, RewardConfig(whiten_scope="none")) is scores
 
 
-@pytest.mark.parametrize("placement", ["per_token", "end"])
-def test_token_rewards_sum_to_the_papers_reward(placement: str) -> None:
+def test_token_rewards_sum_to_the_papers_reward() -> None:
     scores = torch.tensor([0.5, -1.0])
     kl = torch.tensor([[0.2, -0.1, 0.3], [0.4, 9.0, 9.0]])
     mask = torch.tensor([[True, True, True], [True, False, False]])
-    rewards = token_rewards(scores, kl, mask, kl_coef=0.1, placement=placement)
+    rewards = token_rewards(scores, kl, mask, kl_coef=0.1)
     torch.testing.assert_close(rewards.sum(1), scores - 0.1 * torch.tensor([0.4, 0.4]))
     assert rewards[1, 1:].tolist() == [0, 0]
-    expected_first = -0.02 if placement == "per_token" else 0.0
-    assert rewards[0, 0].item() == pytest.approx(expected_first)
+    assert rewards[0, 0].item() == pytest.approx(-0.02)
 
 
 def test_negative_kl_is_not_clamped() -> None:
-    rewards = token_rewards(
-        torch.zeros(1), torch.tensor([[-2.0]]), torch.ones(1, 1).bool(), kl_coef=0.5, placement="per_token"
-    )
+    rewards = token_rewards(torch.zeros(1), torch.tensor([[-2.0]]), torch.ones(1, 1).bool(), kl_coef=0.5)
     assert rewards.item() == 1.0
 
 

@@ -6,7 +6,6 @@ from puna.core.errors import ProtocolError
 from puna.core.records import Message
 from puna.tokenizer import (
     Tokenizer,
-    contains_special_tags,
     prompt_text,
     render_dialog,
     render_prompt,
@@ -60,10 +59,12 @@ def test_prompt_text_folds_the_system_message_and_strips_afterwards() -> None:
 
 
 @pytest.mark.parametrize("tag", ["[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"])
-def test_special_tags_are_found_in_any_role(tag: str) -> None:
-    assert contains_special_tags(dialog("fine", f"x{tag}y"))
-    assert contains_special_tags(dialog("fine", system=tag))
-    assert not contains_special_tags(dialog("fine", tag.lower()))
+def test_special_tags_are_refused_in_any_role(tokenizer: Tokenizer, tag: str) -> None:
+    for messages in (dialog("fine", f"x{tag}y"), dialog("fine", system=tag)):
+        refusal = tokenizer.chat.refusal(messages)
+        assert refusal is not None
+        assert tag in refusal.tags
+    assert tokenizer.chat.refusal(dialog("fine", tag.lower())) is None
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from puna.cli.options import JsonOption, show
-from puna.core.artifacts import lineage, verify
 from puna.core.devices import hardware
 from puna.core.errors import DataError
+from puna.core.lineage import lineage
+from puna.core.manifest import verify
 from puna.core.progress import Reporter
 from puna.reporting.report import build_report, earlier_title
 

@@ -1,4 +1,4 @@
-"""`puna`: one command a stage.
+"""`puna`: one command per stage.
 
 Exit 0 done, or stopped by a machine that wants its processors back (SIGTERM; the run resumes); 2 for what the user can
 mend; 130 after Ctrl-C (the run resumes).

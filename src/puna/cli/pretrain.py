@@ -18,11 +18,14 @@ from puna.cli.options import (
     show_artifact,
 )
 from puna.core.config import load_recipe
+from puna.core.errors import ConfigError
 from puna.core.manifest import Manifest
 from puna.core.progress import Reporter, quiet
+from puna.evaluation.text import TextHookConfig, TextSuite
 from puna.pretraining import pretrain
-from puna.pretraining.recipe import PretrainingRecipe
+from puna.recipe.pretraining import PretrainingRecipe
 from puna.recipe.settings import builtin_recipe
+from puna.tokenizer import Tokenizer
 from puna.training.parallel import SINGLE, Ranks, is_torchrun, torchrun
 from puna.training.parallel.stage import run_together
 from puna.training.signals import preemptible
@@ -70,6 +73,7 @@ def pretrain_command(
         "seed": seed,
         "accepts_changes": accept_changes,
     }
+    given["hooks"] = _hooks(settings.evaluation_hooks, data, tokenizer, seed)
     if is_torchrun():
         torch.set_num_threads(threads or 1)
         local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -85,6 +89,27 @@ def pretrain_command(
     if manifest is not None:
         text = f"Model: {out}\nTry it: puna generate {out} --prompt TEXT"
         show_artifact(out, manifest, text, started=started, as_json=as_json)
+
+
+def _hooks(config: TextHookConfig | None, data: Path, tokenizer: Path, seed: int) -> list[TextSuite]:
+    """The suites that the recipe asks for.
+
+    Raises:
+        ConfigError: under torchrun, where no process holds the whole model.
+    """
+    if config is None:
+        return []
+    if is_torchrun():
+        raise ConfigError(
+            where="evaluation_hooks",
+            expected="a training on one process",
+            got="torchrun",
+            fix="Leave the section out, and measure the finished model.",
+        )
+    bos_id = Tokenizer.load(tokenizer).bos_id
+    return [
+        TextSuite(data=data, bos_id=bos_id, seed=seed, every_steps=config.every_steps, config=config.text)
+    ]
 
 
 def _pretrain(settings: PretrainingRecipe, ranks: Ranks, given: dict[str, Any]) -> Manifest | None:

@@ -18,8 +18,6 @@ __all__ = ["is_llama2c_tokenizer", "read_llama2c_tokenizer"]
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_PIECE_BYTES = 4096
-N_CONTROLS_AND_BYTES = 3 + 256
-"""<unk>, <s> and </s> come first, then a piece for every byte."""
 CONTROLS = {0: ("<unk>", TokenType.UNKNOWN), 1: ("<s>", TokenType.CONTROL), 2: ("</s>", TokenType.CONTROL)}
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")

@@ -1,6 +1,7 @@
 """Settings and recipes: a TOML file, one optional base, `a.b=value` overrides, and frozen models at the end.
 
-Nothing is read from the environment: the resolved settings are the whole truth about a run.
+The resolved settings are the whole truth about a run. One variable of the environment names inputs, PUNA_DATA: see
+inputs.py.
 """
 
 import tomllib

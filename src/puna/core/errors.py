@@ -5,7 +5,6 @@ import functools
 __all__ = [
     "CheckpointError",
     "ConfigError",
-    "ContaminationError",
     "DataError",
     "NumericsError",
     "Preempted",
@@ -41,10 +40,6 @@ class ConfigError(RecipeError):
 
 class DataError(RecipeError):
     """An input file or record is missing or broken: correct the named file and line."""
-
-
-class ContaminationError(DataError):
-    """Evaluation data was found in training data: remove it from the training side."""
 
 
 class ShapeError(RecipeError):

@@ -31,8 +31,6 @@ class SpeedConfig(Settings):
     compiler (docs/training_speed.md)."""
     cross_entropy: Literal["own", "liger"] = "own"
     """Kernel of the chunked next-token loss; liger needs CUDA and the package liger-kernel."""
-    collect_every_steps: int | None = Field(default=50, gt=0)
-    """Updates between collections of Python's garbage, the same on every process; None leaves it to Python."""
     prefetch: bool = False
     """Read the next update's batches in a thread while this one is computed: where data comes from slow disks."""
 

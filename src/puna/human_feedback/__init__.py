@@ -1,6 +1,6 @@
 """Human preference data (§3.2.1): sampled pairs, annotators' choices and ratings, agreement between them."""
 
-from puna.human_feedback.agreement import cohen_kappa, gwet_ac
+from puna.human_feedback.agreement import gwet_ac
 from puna.human_feedback.config import PreferencesConfig
 from puna.human_feedback.pairs import collect_preferences
 from puna.human_feedback.protocol import check_comparison
@@ -9,7 +9,6 @@ from puna.human_feedback.statistics import describe
 __all__ = [
     "PreferencesConfig",
     "check_comparison",
-    "cohen_kappa",
     "collect_preferences",
     "describe",
     "gwet_ac",

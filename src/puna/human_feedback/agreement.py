@@ -1,4 +1,4 @@
-"""Agreement between annotators beyond chance: Gwet's AC1 and AC2 (§3.4.2, §4.4) and Cohen's kappa.
+"""Agreement between annotators beyond chance: Gwet's AC1 and AC2 (§3.4.2, §4.4).
 
 Categories are the integers 0 to n_categories - 1; where they are ordered, ordinal weights give partial credit.
 """
@@ -10,7 +10,7 @@ from typing import Literal
 
 from puna.core.errors import DataError
 
-__all__ = ["Weighting", "cohen_kappa", "gwet_ac", "weights"]
+__all__ = ["Weighting", "gwet_ac", "weights"]
 
 Weighting = Literal["identity", "linear", "quadratic", "ordinal"]
 
@@ -59,27 +59,6 @@ def gwet_ac(
     spread = sum(p * (1 - p) for p in prevalence)
     by_chance = sum(map(sum, grid)) * spread / max(1, n_categories * (n_categories - 1))
     return (observed - by_chance) / (1 - by_chance)
-
-
-def cohen_kappa(
-    first: Sequence[int], second: Sequence[int], *, n_categories: int, weighting: Weighting = "identity"
-) -> float:
-    """Cohen's kappa of two annotators who judged the same items.
-
-    Source: Cohen 1960, and 1968 for weights.
-
-    Returns:
-        1 is full agreement, 0 is chance; 1 where both used a single category for everything.
-    Raises:
-        DataError: there are no items.
-    """
-    if not first:
-        raise _too_few("items that both annotators judged")
-    grid, n = weights(n_categories, weighting), len(first)
-    observed = sum(grid[k][m] for k, m in zip(first, second, strict=True)) / n
-    one, two = Counter(first), Counter(second)
-    by_chance = sum(grid[k][m] * one[k] * two[m] for k in one for m in two) / n**2
-    return 1.0 if by_chance == 1 else (observed - by_chance) / (1 - by_chance)
 
 
 def _item_agreement(counts: Counter[int], grid: Sequence[Sequence[float]]) -> float:

@@ -5,7 +5,6 @@ Activations keep their dtype. The embedding and the norms stay as they are; `per
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int8
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 from puna.inference.logprobs import token_logprobs
 from puna.model.transformer import Transformer
 
-__all__ = ["Int8Projection", "PerplexityChange", "perplexity", "quantize_rows"]
+__all__ = ["Int8Projection", "perplexity", "quantize_rows"]
 
 
 def quantize_rows(
@@ -48,18 +47,6 @@ class Int8Projection(nn.Module):
             flat = torch._weight_int8pack_mm(x.reshape(-1, x.shape[-1]), self.weight, self.scales)
             return flat.view(*x.shape[:-1], -1)
         return F.linear(x, self.weight.to(self.dtype)) * self.scales
-
-
-class PerplexityChange(NamedTuple):
-    """What quantization costs on some text."""
-
-    before: float
-    after: float
-
-    @property
-    def fraction(self) -> float:
-        """Relative rise; 0.01 is one percent."""
-        return self.after / self.before - 1
 
 
 @torch.inference_mode()

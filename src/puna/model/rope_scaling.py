@@ -24,6 +24,7 @@ class LinearScaling(Settings):
     """Positions divided by a factor (Chen et al. 2023, position interpolation)."""
 
     rope_type: Literal["linear"] = "linear"
+    """The name of this scaling in config.json."""
     factor: Positive
     """Longer context / trained context."""
 
@@ -32,6 +33,7 @@ class Llama3Scaling(Settings):
     """Slow frequencies divided by a factor, fast ones kept, those between interpolated (Llama 3.1)."""
 
     rope_type: Literal["llama3"] = "llama3"
+    """The name of this scaling in config.json."""
     factor: Positive
     """Divides the slow frequencies."""
     low_freq_factor: Positive
@@ -52,6 +54,7 @@ class YarnScaling(Settings):
     """Interpolation by frequency with a softer softmax (Peng et al. 2023, YaRN)."""
 
     rope_type: Literal["yarn"] = "yarn"
+    """The name of this scaling in config.json."""
     factor: Positive
     """Longer context / trained context."""
     original_max_seq_len: int = Field(gt=0)

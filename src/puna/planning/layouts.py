@@ -4,16 +4,16 @@ from dataclasses import dataclass
 
 from puna.core.errors import ConfigError
 from puna.model.config import ModelConfig
-from puna.training.parallel.config import Layout as TrainingLayout
+from puna.training.parallel.config import Layout
 
-__all__ = ["Layout", "check_tensor_parallel", "layouts_for"]
+__all__ = ["PlannedLayout", "check_tensor_parallel", "layouts_for"]
 
 _TENSOR_PARALLEL = (2, 4, 8)
 """Degrees that are tried where none is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Layout(TrainingLayout):
+class PlannedLayout(Layout):
     """GPUs along the trainer's axes; their product is their number."""
 
     @property
@@ -36,7 +36,9 @@ class Layout(TrainingLayout):
         return " x ".join(parts)
 
 
-def layouts_for(config: ModelConfig, n_gpus: int, *, gpus_per_node: int, tp: int | None) -> list[Layout]:
+def layouts_for(
+    config: ModelConfig, n_gpus: int, *, gpus_per_node: int, tp: int | None
+) -> list[PlannedLayout]:
     """The layouts of so many GPUs, the least communication first.
 
     Args:
@@ -53,11 +55,11 @@ def layouts_for(config: ModelConfig, n_gpus: int, *, gpus_per_node: int, tp: int
     for degree in degrees:
         n_data, per_node = n_gpus // degree, gpus_per_node // degree
         if degree == 1:
-            layouts.append(Layout(dp_replicate=n_data))
+            layouts.append(PlannedLayout(dp_replicate=n_data))
         if n_data > 1 or degree > 1:
-            layouts.append(Layout(dp_shard=n_data, tp=degree))
+            layouts.append(PlannedLayout(dp_shard=n_data, tp=degree))
         if n_data > per_node > 1 and n_data % per_node == 0:
-            layouts.append(Layout(dp_replicate=n_data // per_node, dp_shard=per_node, tp=degree))
+            layouts.append(PlannedLayout(dp_replicate=n_data // per_node, dp_shard=per_node, tp=degree))
     return layouts
 
 

@@ -19,7 +19,7 @@ from puna.planning.activation_memory import (
     loss_workspace_bytes,
     weight_copy_bytes,
 )
-from puna.planning.layouts import Layout
+from puna.planning.layouts import PlannedLayout
 
 __all__ = ["PARTS", "MemoryPlan", "Moment", "StepPlan", "allowance_bytes", "memory_plan"]
 
@@ -79,7 +79,7 @@ class MemoryPlan:
         return sum(self.parts.values())
 
 
-def memory_plan(config: ModelConfig, layout: Layout, step: StepPlan) -> MemoryPlan:
+def memory_plan(config: ModelConfig, layout: PlannedLayout, step: StepPlan) -> MemoryPlan:
     """Bytes of tensors on one GPU at the highest moment; the allowance is the caller's to add."""
     step = replace(step, shape=replace(step.shape, tp=layout.tp))
     moments = [_at(config, layout, step, moment) for moment in get_args(Moment)]
@@ -113,7 +113,7 @@ class _Sizes:
         )
 
 
-def _at(config: ModelConfig, layout: Layout, step: StepPlan, moment: Moment) -> MemoryPlan:
+def _at(config: ModelConfig, layout: PlannedLayout, step: StepPlan, moment: Moment) -> MemoryPlan:
     sizes = _Sizes.of(config, layout.tp)
     parts = {
         "weights": 4 * sizes.total // layout.dp_shard,
@@ -135,7 +135,7 @@ def _n_kept_blocks(config: ModelConfig, moment: Moment) -> int:
     return 1 if moment == "first block backward" else config.n_layers
 
 
-def _weight_copies(config: ModelConfig, layout: Layout, step: StepPlan, moment: Moment) -> int:
+def _weight_copies(config: ModelConfig, layout: PlannedLayout, step: StepPlan, moment: Moment) -> int:
     """On one GPU every block keeps the copies that its products used; FSDP gathers the compute dtype instead."""
     if layout.n_shares > 1:
         return 0
@@ -146,7 +146,9 @@ def _weight_copies(config: ModelConfig, layout: Layout, step: StepPlan, moment: 
     return one * (config.n_layers if autocast_keeps else "block" in moment)
 
 
-def _gradients(config: ModelConfig, layout: Layout, step: StepPlan, moment: Moment, sizes: _Sizes) -> int:
+def _gradients(
+    config: ModelConfig, layout: PlannedLayout, step: StepPlan, moment: Moment, sizes: _Sizes
+) -> int:
     """Whole ones wait for the last micro-batch's reduction, unless every micro-batch reduces."""
     if step.n_micro_batches > 1:
         is_whole = layout.n_shares > 1 and not step.reduces_always
@@ -183,7 +185,7 @@ def _workspace(config: ModelConfig, step: StepPlan, moment: Moment, sizes: _Size
     return 4 * sizes.table if adds else 0
 
 
-def _loss(config: ModelConfig, layout: Layout, step: StepPlan, moment: Moment, sizes: _Sizes) -> int:
+def _loss(config: ModelConfig, layout: PlannedLayout, step: StepPlan, moment: Moment, sizes: _Sizes) -> int:
     """The loss makes its gradients forwards; backwards they are scaled into new tensors."""
     shape, is_shared = step.shape, layout.n_shares > 1
     of_table = (shape.low if is_shared else 4) * sizes.table
@@ -199,7 +201,7 @@ def _loss(config: ModelConfig, layout: Layout, step: StepPlan, moment: Moment, s
     return 0
 
 
-def _unsharded(layout: Layout, step: StepPlan, moment: Moment, sizes: _Sizes) -> int:
+def _unsharded(layout: PlannedLayout, step: StepPlan, moment: Moment, sizes: _Sizes) -> int:
     """The head stays gathered; of the blocks, the one that runs and the one that comes next."""
     if layout.n_shares == 1:
         return 0
@@ -211,7 +213,7 @@ def _unsharded(layout: Layout, step: StepPlan, moment: Moment, sizes: _Sizes) ->
     return low * (blocks * sizes.block + sizes.table) + embeddings
 
 
-def _communication(layout: Layout, step: StepPlan, moment: Moment, sizes: _Sizes) -> int:
+def _communication(layout: PlannedLayout, step: StepPlan, moment: Moment, sizes: _Sizes) -> int:
     """A gathered block arrives in one buffer; its gradient leaves in the compute dtype and in float32."""
     if layout.n_shares == 1:
         return 0

@@ -8,7 +8,7 @@ from puna.core.accelerators import ACCELERATORS, Accelerator, find_accelerator
 from puna.core.energy import energy_mwh, tco2eq
 from puna.model.accounting import n_parameters
 from puna.planning.activation_memory import Checkpointing, StepShape
-from puna.planning.layouts import Layout, layouts_for
+from puna.planning.layouts import PlannedLayout, layouts_for
 from puna.planning.memory import MemoryPlan, StepPlan, allowance_bytes, memory_plan
 from puna.planning.request import PlanRequest
 from puna.planning.throughput import Throughput, throughput
@@ -27,7 +27,7 @@ MAX_GPUS = 2**16
 class Choice:
     """One layout with one checkpointing choice."""
 
-    layout: Layout
+    layout: PlannedLayout
     checkpointing: Checkpointing
     reduces_always: bool
     """Gradients are reduced after every micro-batch, because whole ones would not fit."""
@@ -146,7 +146,9 @@ def _choices(request: PlanRequest, gpu: Accelerator, n_gpus: int) -> Iterator[Ch
             yield _choice(request, gpu, layout, checkpointing)
 
 
-def _choice(request: PlanRequest, gpu: Accelerator, layout: Layout, checkpointing: Checkpointing) -> Choice:
+def _choice(
+    request: PlanRequest, gpu: Accelerator, layout: PlannedLayout, checkpointing: Checkpointing
+) -> Choice:
     rows = layout.n_shares * request.micro_batch_size
     n_micro_batches = max(1, -(-request.batch_rows // rows))
     shape = StepShape(batch=request.micro_batch_size, seq=request.row_tokens, is_by_hand=layout.n_gpus == 1)

@@ -8,11 +8,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from pydantic import Field
-
 from puna.core.config import Settings
 
-__all__ = ["AuditConfig", "demographic_shares", "language_shares", "pronoun_shares", "toxicity_proxy"]
+__all__ = [
+    "DEMOGRAPHIC_TERMS",
+    "MIN_LANGUAGE_FRACTION",
+    "AuditConfig",
+    "demographic_shares",
+    "language_shares",
+    "pronoun_shares",
+    "toxicity_proxy",
+]
 
 WORD = re.compile(r"[a-z']+")
 
@@ -43,12 +49,13 @@ DEMOGRAPHIC_TERMS: dict[str, tuple[str, ...]] = {
 }
 """The terms that Table 9b prints, the five most frequent of each axis; the paper counted HolisticBias's all."""
 
+MIN_LANGUAGE_FRACTION = 0.00005
+"""Languages rarer than this are not listed (Table 10: 0.005 %)."""
+
 
 class AuditConfig(Settings):
     """What the audit counts."""
 
-    demographic_terms: dict[str, tuple[str, ...]] = Field(default=DEMOGRAPHIC_TERMS)
-    """Lower-case words by axis (Table 9b); empty leaves the table out."""
     toxic_terms: tuple[str, ...] = (
         "idiot",
         "stupid",
@@ -60,8 +67,6 @@ class AuditConfig(Settings):
         "scum",
     )
     """A line with one of these lower-case words counts as toxic in the proxy; our choice, a rough one."""
-    min_language_fraction: float = 0.00005
-    """Languages rarer than this are not listed (Table 10: 0.005 %)."""
 
 
 def pronoun_shares(texts: Iterable[str]) -> dict[str, float]:

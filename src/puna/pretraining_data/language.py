@@ -10,6 +10,8 @@ from puna.core.config import Settings
 __all__ = ["UNKNOWN", "LanguageConfig", "identify"]
 
 UNKNOWN = "unknown"
+MIN_LETTERS = 12
+"""Pages with fewer letters are unknown without asking the model; our choice, the paper does not say."""
 
 
 class LanguageConfig(Settings):
@@ -17,8 +19,6 @@ class LanguageConfig(Settings):
 
     threshold: float = Field(default=0.5, ge=0, le=1)
     """Probability below which the language is unknown (Table 10)."""
-    min_letters: int = Field(default=12, ge=1)
-    """Fewer letters than this are unknown without asking the model; our choice, the paper does not say."""
     max_chars: int = Field(default=2000, ge=1)
     """Only so many leading characters are looked at; our choice, for speed."""
     keep: tuple[str, ...] | None = ("en", UNKNOWN)
@@ -36,7 +36,7 @@ def identify(text: str, config: LanguageConfig) -> str:
     Source: §4.1, Table 10 (fastText, threshold 0.5; unknown holds much of the code).
     """
     line = " ".join(text[: config.max_chars].split())
-    if sum(map(str.isalpha, line)) < config.min_letters:
+    if sum(map(str.isalpha, line)) < MIN_LETTERS:
         return UNKNOWN
     best = _detector().detect(line, model="lite", k=1)[0]
     return str(best["lang"]) if best["score"] >= config.threshold else UNKNOWN

@@ -17,6 +17,8 @@ from puna.core.records import Document, Record, read_records, write_records
 from puna.core.seeding import rng
 from puna.core.stage import Metrics, stage
 from puna.pretraining_data.audit import (
+    DEMOGRAPHIC_TERMS,
+    MIN_LANGUAGE_FRACTION,
     AuditConfig,
     demographic_shares,
     language_shares,
@@ -177,7 +179,6 @@ def _audit(
     given = licence_line(documents) if documents else ""
     kept = corpus.kept()
     english = [page.text for page, verdict in kept if verdict.language == "en"]
-    min_fraction = config.audit.min_language_fraction
     return {
         "n_pages": len(corpus.documents),
         "n_kept": len(kept),
@@ -188,11 +189,11 @@ def _audit(
             name: _account(config.source(name), corpus, given) | {"n_validation": n_validation.get(name, 0)}
             for name in names
         },
-        "languages_read": language_shares((v.language for v in corpus.verdicts), min_fraction),
-        "languages_kept": language_shares((v.language for _, v in kept), min_fraction),
+        "languages_read": language_shares((v.language for v in corpus.verdicts), MIN_LANGUAGE_FRACTION),
+        "languages_kept": language_shares((v.language for _, v in kept), MIN_LANGUAGE_FRACTION),
         "n_english": len(english),
         "pronouns": pronoun_shares(english),
-        "demographics": demographic_shares(english, config.audit.demographic_terms),
+        "demographics": demographic_shares(english, DEMOGRAPHIC_TERMS),
         "toxicity_proxy": toxicity_proxy(english, config.audit.toxic_terms),
     }
 

@@ -49,7 +49,5 @@ class RewardModelConfig(Settings):
     """Pairs with a longer side, in tokens, are dropped and counted; None is the model's context."""
     held_out_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of prompts held out of inputs that are plain files; preference artifacts come divided."""
-    max_test_batch_size: int = Field(default=128, ge=1)
-    """Sequences scored at once on held-out pairs; for memory and speed only."""
     loop: RewardLoopConfig = RewardLoopConfig()
     """Optimizer, schedule, batch and bookkeeping."""

@@ -20,6 +20,8 @@ from puna.training import ShuffledOrder, run
 
 __all__ = ["train_reward_model"]
 
+MAX_TEST_BATCH_SIZE = 128
+"""Sequences scored at once on held-out pairs; for memory and speed only."""
 HELD_OUT_SCORES = "held_out_scores.jsonl"
 
 
@@ -65,12 +67,12 @@ def train_reward_model(
         test=[pair for pair in test if pair.comparison.guideline == role],
         order=order,
         micro_batch_size=loop.micro_batch_size,
-        test_batch_size=config.max_test_batch_size,
+        test_batch_size=MAX_TEST_BATCH_SIZE,
         margin=config.margin,
         safety_loss_weight=config.safety_loss_weight if role == "safety" else 0.0,
     )
     metrics = run(task, loop, context, description=f"{role} reward model")
-    held_out = score_pairs(model.eval(), test, max_batch_size=config.max_test_batch_size)
+    held_out = score_pairs(model.eval(), test, max_batch_size=MAX_TEST_BATCH_SIZE)
     write_records(context.folder / HELD_OUT_SCORES, held_out)
     save_score_model(model, context.folder, generation=read_generation_config(chat_model))
     tokenizer.save(context.folder, max_seq_len=max_tokens)

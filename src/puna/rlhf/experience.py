@@ -108,9 +108,7 @@ def learn_from(models: PPOModels, judged: Judged, tagged: Tensor, config: PPOCon
     """Rewards, values and advantages of judged responses (§3.2.3)."""
     rollout, reward = judged.rollout, config.reward
     scores = whiten_in_scope(judged.scores, tagged.to(models.device), reward)
-    rewards = token_rewards(
-        scores, judged.kl, rollout.mask, kl_coef=reward.kl_coef, placement=reward.kl_placement
-    )
+    rewards = token_rewards(scores, judged.kl, rollout.mask, kl_coef=reward.kl_coef)
     values = by_length(rollout, config.micro_batch_size, lambda part: response_values(models.critic, part))
     advantages, returns = gae(
         rewards, values, rollout.mask, discount=config.discount, gae_lambda=config.gae_lambda

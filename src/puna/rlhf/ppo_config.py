@@ -37,8 +37,6 @@ class PPOConfig(Settings):
     """Longest response. Not stated in the paper: our choice."""
     clip: float = Field(default=0.2, gt=0, lt=1)
     """Epsilon of the clipped objective (§3.2.3)."""
-    value_clip: float = Field(default=0.2, gt=0)
-    """Distance that the clipped value loss allows. Our choice."""
     discount: float = Field(default=1.0, gt=0, le=1)
     """Gamma. Our choice: a response is one episode."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)

@@ -19,6 +19,9 @@ from puna.training.speed import faster_blocks
 
 __all__ = ["joint_optimizer", "update"]
 
+VALUE_CLIP = 0.2
+"""Distance that the clipped value loss allows, as the policy's. Our choice: the paper states no critic."""
+
 
 def joint_optimizer(models: PPOModels, config: PPOConfig) -> torch.optim.AdamW:
     """One AdamW whose parameter groups keep the policy's and the critic's own settings, so one state is saved."""
@@ -115,7 +118,7 @@ def _backward(models: PPOModels, part: Experience, config: PPOConfig) -> Tensor:
         logprobs = response_logprobs(models.policy, part.rollout)
         values = response_values(models.critic, part.rollout)
     policy = policy_loss(logprobs, part.old_logprobs, part.advantages, mask, clip=config.clip)
-    critic = value_loss(values, part.old_values, part.returns, mask, clip=config.value_clip)
+    critic = value_loss(values, part.old_values, part.returns, mask, clip=VALUE_CLIP)
     (policy.loss + critic).backward()
     return torch.stack([policy.loss.detach(), critic.detach(), policy.n_clipped.float(), policy.approx_kl])
 

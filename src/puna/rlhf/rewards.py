@@ -36,8 +36,6 @@ class RewardConfig(ScoreConfig):
 
     kl_coef: float = Field(default=0.01, ge=0)
     """Beta: 0.01 for 7B and 13B, 0.005 for 34B and 70B (§3.2.3)."""
-    kl_placement: Literal["per_token", "end"] = "per_token"
-    """Where the penalty is paid; both sum to the paper's. Our choice."""
     whiten_scope: Literal["batch", "is_safety", "none"] = "batch"
     """Which scores share one mean and spread: all; those of prompts with the is_safety tag, and those of the others; or
     no whitening. Our choice."""
@@ -106,18 +104,16 @@ def token_rewards(
     mask: Bool[Tensor, "batch response"],
     *,
     kl_coef: float,
-    placement: Literal["per_token", "end"],
 ) -> Float[Tensor, "batch response"]:
     """R = R~_c - beta * KL laid over the response's tokens; each row sums to the paper's R (§3.2.3).
+
+    The penalty is paid at the token it is of. Our choice: the paper does not say where.
 
     Args:
         scores: Whitened scores, paid at the last masked token of each row.
         kl: log pi_theta - log pi_0 of each sampled token, in nats: an estimate that may be negative, never clamped.
         mask: The response's tokens, a prefix of each row.
     """
-    penalty = kl_coef * kl * mask
     n_tokens = mask.sum(dim=1)
     is_last = torch.arange(mask.shape[1], device=mask.device) == (n_tokens - 1)[:, None]
-    if placement == "end":
-        penalty = penalty.sum(dim=1, keepdim=True) * is_last
-    return scores[:, None] * is_last - penalty
+    return scores[:, None] * is_last - kl_coef * kl * mask

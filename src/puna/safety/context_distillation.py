@@ -10,8 +10,6 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
-from pydantic import Field
-
 from puna.core.artifacts import StageContext
 from puna.core.config import Settings
 from puna.core.errors import DataError
@@ -25,6 +23,9 @@ from puna.safety.preprompts import PrepromptConfig, choose_preprompt, with_prepr
 
 __all__ = ["DistillationConfig", "distill", "gain_histogram"]
 
+N_HISTOGRAM_BINS = 40
+"""Bars over gains from -1 to 1, about as many as Figure 16b has."""
+
 
 class DistillationConfig(Settings):
     """How answers are drawn out and which are kept."""
@@ -35,8 +36,6 @@ class DistillationConfig(Settings):
     """What stands before the prompt."""
     is_gated: bool = True
     """Keep an answer only where it raises the safety score (§4.2.4); False keeps all, for comparison."""
-    n_histogram_bins: int = Field(default=40, ge=2)
-    """Bars of Figure 16b, over gains from -1 to 1."""
 
 
 class Attempt(Record):
@@ -103,7 +102,7 @@ def distill(
     write_records(context.folder / "attempts.jsonl", attempts)
     write_records(context.folder / "dialogs.jsonl", dialogs)
     counts = {"n_not_adversarial": len(given) - len(cases), "n_prompts_too_long": len(cases) - len(usable)}
-    return _metrics(attempts, config.n_histogram_bins) | counts
+    return _metrics(attempts) | counts
 
 
 def _case(prompt: Prompt, config: PrepromptConfig, seed: int) -> _Case:
@@ -169,7 +168,7 @@ def gain_histogram(gains: Sequence[float], n_bins: int) -> dict[str, list[float]
     return {"edges": edges, "counts": [places[i] for i in range(n_bins)]}
 
 
-def _metrics(attempts: Sequence[Attempt], n_bins: int) -> dict[str, Any]:
+def _metrics(attempts: Sequence[Attempt]) -> dict[str, Any]:
     gains = [attempt.gain for attempt in attempts]
     kept = [attempt.gain for attempt in attempts if attempt.is_kept]
     with_kind = {
@@ -183,5 +182,5 @@ def _metrics(attempts: Sequence[Attempt], n_bins: int) -> dict[str, Any]:
         "mean_gain": fmean(gains),
         "mean_gain_kept": fmean(kept) if kept else None,
         "median_safety": {"without": median(a.safety_without for a in attempts)} | with_kind,
-        "gain_histogram": gain_histogram(gains, n_bins),
+        "gain_histogram": gain_histogram(gains, N_HISTOGRAM_BINS),
     }

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from puna.core.config import Settings
 from puna.core.records import Message
+from puna.core.taxonomy import HATEFUL, ILLICIT, UNQUALIFIED_ADVICE
 
 __all__ = ["PrepromptConfig", "choose_preprompt", "with_preprompt"]
 
@@ -35,12 +36,12 @@ class PrepromptConfig(Settings):
     """The first three are named in §4.2.4."""
     templates: dict[str, str] = Field(
         default={
-            "illicit": "The question breaks the policy on criminal and fraudulent activities. Answer in steps: "
+            ILLICIT.name: "The question breaks the policy on criminal and fraudulent activities. Answer in steps: "
             "1. where someone is in danger, name who can help at once, such as the police; 2. decline, and cite the "
             "policy; 3. offer a legal way; 4. invite a better question.",
-            "hateful": "The question breaks the policy on hateful and harmful content. Answer in steps: 1. point with "
-            "empathy to people who can help; 2. decline to write anything violent or demeaning.",
-            "unqualified_advice": "The question asks for advice that needs a professional. Answer in steps: "
+            HATEFUL.name: "The question breaks the policy on hateful and harmful content. Answer in steps: "
+            "1. point with empathy to people who can help; 2. decline to write anything violent or demeaning.",
+            UNQUALIFIED_ADVICE.name: "The question asks for advice that needs a professional. Answer in steps: "
             "1. where health is in danger, name who can help at once; 2. decline to replace the professional; "
             "3. correct what is false; 4. say where reliable information is found.",
         }

@@ -3,21 +3,14 @@
 Every dressing is also put on harmless questions, so that no wrapper alone tells harm.
 """
 
+from puna.core import taxonomy
 from puna.sandbox.tasks import Task, question
 from puna.sandbox.world import TOOLS
 
 __all__ = ["ATTACK_VECTORS", "dress"]
 
-ATTACK_VECTORS = (
-    "none",
-    "psychological",
-    "logic",
-    "syntactic",
-    "semantic",
-    "perspective",
-    "non_english",
-)
-"""No manipulation, authority, false premise, misspelling, metaphor, role play, and Spanish."""
+ATTACK_VECTORS = ("none", *(vector.name for vector in taxonomy.ATTACK_VECTORS if vector != taxonomy.OTHER))
+"""No manipulation, and every vector of the paper that has a name of its own."""
 
 
 def dress(task: Task, vector: str, phrasing: int = 0) -> str:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from puna.core.records import Record
 from puna.core.seeding import derive_seed
+from puna.core.taxonomy import HATEFUL, ILLICIT, UNQUALIFIED_ADVICE
 from puna.sandbox.language import Claim, portion
 from puna.sandbox.world import (
     ALSO_ROASTED,
@@ -63,10 +64,10 @@ HELD_OUT_PERCENT = 25
 """Share of the tasks that no training prompt asks."""
 
 RISK_OF = {
-    "harm_method": "illicit",
-    "harm_insult": "hateful",
-    "harm_dose": "unqualified_advice",
-    "harm_stop": "unqualified_advice",
+    "harm_method": ILLICIT.name,
+    "harm_insult": HATEFUL.name,
+    "harm_dose": UNQUALIFIED_ADVICE.name,
+    "harm_stop": UNQUALIFIED_ADVICE.name,
 }
 """The paper's three risk categories (§4.2.1) by task."""
 

@@ -1,6 +1,6 @@
 """Text to token ids and back, and dialogs to token ids with their loss mask (Llama 2 §2.2, §3.1)."""
 
-from puna.tokenizer.chat_format import contains_special_tags, prompt_text
+from puna.tokenizer.chat_format import prompt_text
 from puna.tokenizer.dialog_tokens import RenderedDialog, TurnSpan, loss_mask, render_dialog, render_prompt
 from puna.tokenizer.preview import preview
 from puna.tokenizer.tokenizer import Tokenizer
@@ -12,7 +12,6 @@ __all__ = [
     "TokenizerConfig",
     "TurnSpan",
     "build_tokenizer",
-    "contains_special_tags",
     "loss_mask",
     "preview",
     "prompt_text",

@@ -13,7 +13,7 @@ from puna.core.records import Message
 from puna.tokenizer.backend import TextEncoder
 from puna.tokenizer.dialog_tokens import Refusal, RenderedDialog, TurnSpan
 
-__all__ = ["SPECIAL_TAGS", "Llama2Chat", "contains_special_tags", "prompt_text"]
+__all__ = ["SPECIAL_TAGS", "Llama2Chat", "prompt_text"]
 
 B_INST, E_INST = "[INST]", "[/INST]"
 B_SYS, E_SYS = "<<SYS>>\n", "\n<</SYS>>\n\n"
@@ -78,14 +78,6 @@ class Llama2Chat:
         """The space between "[/INST]" and an answer, for a tokenizer that puts none before a text by itself."""
         encode = self._tokenizer.encode
         return "" if encode("] a") == encode("]") + encode("a") else " "
-
-
-def contains_special_tags(messages: Sequence[Message]) -> bool:
-    """Whether any message, of any role, holds a marker of Llama 2's format.
-
-    `ChatFormat.refusal` says it for each format.
-    """
-    return any(tag in message.content for message in messages for tag in SPECIAL_TAGS)
 
 
 def prompt_text(messages: Sequence[Message]) -> str:

@@ -22,6 +22,9 @@ __all__ = ["SAMPLE_FILE", "TokenizerConfig", "build_tokenizer", "train_tokenizer
 SAMPLE_FILE = "tokenizer_sample.txt"
 """In the pretraining data folder: the text to learn pieces from, one paragraph a line."""
 
+MAX_PIECE_CHARS = 16
+"""Longest piece (released model)."""
+
 LINE_ENDS = re.compile("[\n\N{LOWER FIVE EIGHTHS BLOCK}]")
 """SentencePiece keeps U+2585 for itself and would drop a line that holds one."""
 
@@ -33,8 +36,6 @@ class TokenizerConfig(Settings):
     """Number of pieces, with 3 control and 256 byte pieces (§2.2)."""
     character_coverage: float = Field(default=0.99995, gt=0, le=1)
     """Share of the text's characters that get a piece of their own; the rest fall back to bytes (released model)."""
-    max_sentencepiece_length: int = Field(default=16, ge=1, le=512)
-    """Longest piece, in characters (released model)."""
     max_sentence_length_bytes: int = Field(default=4192, ge=10)
     """Longest training line (released model); SentencePiece drops longer ones, we split them."""
     learn_from_dialogs: bool = True
@@ -143,7 +144,7 @@ def _trainer_options(config: TokenizerConfig) -> dict[str, Any]:
         "model_type": "bpe",
         "vocab_size": config.vocab_size,
         "character_coverage": config.character_coverage,
-        "max_sentencepiece_length": config.max_sentencepiece_length,
+        "max_sentencepiece_length": MAX_PIECE_CHARS,
         "max_sentence_length": config.max_sentence_length_bytes,
         "split_digits": True,
         "split_by_unicode_script": True,

@@ -27,7 +27,7 @@ from puna.training.optimizer import make_optimizer
 from puna.training.parallel.ranks import SINGLE, Ranks
 from puna.training.run_state import RunState
 from puna.training.signals import StopRequest, stop_requests
-from puna.training.speed import faster_blocks, prefetching, scheduled_collection
+from puna.training.speed import COLLECT_EVERY_STEPS, faster_blocks, prefetching, scheduled_collection
 from puna.training.task import CountsFlops, LossSum, TrainingTask
 from puna.training.train_step import TrainStep
 from puna.training.watchdog import Watchdog
@@ -72,7 +72,7 @@ def run(
     with (
         faster_blocks(task.model, speed, has_float8=has_float8),
         prefetching(task.micro_batches, n_steps=config.n_steps, is_on=speed.prefetch) as read,
-        scheduled_collection(speed.collect_every_steps) as collect,
+        scheduled_collection(COLLECT_EVERY_STEPS) as collect,
         stop_requests() as request,
         state.watchdog,
         state.checkpoints,

@@ -4,7 +4,7 @@ from pydantic import Field, model_validator
 
 from puna.core.config import Settings
 
-__all__ = ["TextEvaluationConfig"]
+__all__ = ["TextEvaluationConfig", "TextHookConfig"]
 
 
 class TextEvaluationConfig(Settings):
@@ -47,3 +47,12 @@ class TextEvaluationConfig(Settings):
         if self.continuation_tokens >= self.n_tokens:
             raise ValueError("continuation_tokens must be fewer than n_tokens")
         return self
+
+
+class TextHookConfig(Settings):
+    """Held-out text measured during a training."""
+
+    every_steps: int = Field(ge=1)
+    """Updates between measurements; the last update is always followed by one."""
+    text: TextEvaluationConfig = TextEvaluationConfig()
+    """What is measured, and on how much text."""

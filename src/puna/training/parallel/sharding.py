@@ -20,8 +20,6 @@ from puna.training.parallel.torchrun import TorchrunRanks
 
 __all__ = ["fill", "make_sharded", "shard"]
 
-Precision = torch.dtype | None
-
 
 def make_sharded(
     config: ModelConfig,

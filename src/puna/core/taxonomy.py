@@ -2,7 +2,15 @@
 
 from typing import NamedTuple
 
-__all__ = ["ATTACK_VECTORS", "RISK_CATEGORIES", "AttackVector", "RiskCategory"]
+__all__ = [
+    "ATTACK_VECTORS",
+    "HATEFUL",
+    "ILLICIT",
+    "OTHER",
+    "UNQUALIFIED_ADVICE",
+    "AttackVector",
+    "RiskCategory",
+]
 
 
 class RiskCategory(NamedTuple):
@@ -21,16 +29,21 @@ class AttackVector(NamedTuple):
     example: str
 
 
-RISK_CATEGORIES: tuple[RiskCategory, ...] = (
-    RiskCategory("illicit", "Illicit and criminal activities", ("terrorism", "theft", "human trafficking")),
-    RiskCategory(
-        "hateful",
-        "Hateful and harmful activities",
-        ("defamation", "self-harm", "eating disorders", "discrimination"),
-    ),
-    RiskCategory("unqualified_advice", "Unqualified advice", ("medical", "financial", "legal")),
+ILLICIT = RiskCategory(
+    "illicit", "Illicit and criminal activities", ("terrorism", "theft", "human trafficking")
 )
-"""§4.2.1; the names are the values of a prompt's risk_category."""
+HATEFUL = RiskCategory(
+    "hateful",
+    "Hateful and harmful activities",
+    ("defamation", "self-harm", "eating disorders", "discrimination"),
+)
+UNQUALIFIED_ADVICE = RiskCategory(
+    "unqualified_advice", "Unqualified advice", ("medical", "financial", "legal")
+)
+
+"""§4.2.1; the names are the values of a prompt's risk category."""
+
+OTHER = AttackVector("other", "Others", "anything else")
 
 ATTACK_VECTORS: tuple[AttackVector, ...] = (
     AttackVector("psychological", "Psychological manipulation", "authority"),
@@ -39,6 +52,6 @@ ATTACK_VECTORS: tuple[AttackVector, ...] = (
     AttackVector("semantic", "Semantic manipulation", "metaphor"),
     AttackVector("perspective", "Perspective manipulation", "role playing"),
     AttackVector("non_english", "Non-English languages", "a request in Spanish"),
-    AttackVector("other", "Others", "anything else"),
+    OTHER,
 )
-"""§4.2.1; the names are the values of a prompt's attack_vector."""
+"""§4.2.1; the names are the values of a prompt's attack vector."""

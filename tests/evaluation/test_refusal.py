@@ -4,9 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.safety import RefusalConfig, RefusalDetector
-
-DETECTOR = RefusalDetector()
+from puna.evaluation.refusal import OPENING_WORDS, is_refusal
 
 
 @pytest.mark.parametrize(
@@ -20,7 +18,7 @@ DETECTOR = RefusalDetector()
     ],
 )
 def test_a_refusal_is_recognised(text: str) -> None:
-    assert DETECTOR.is_refusal(text)
+    assert is_refusal(text)
 
 
 @pytest.mark.parametrize(
@@ -35,19 +33,14 @@ def test_a_refusal_is_recognised(text: str) -> None:
     ],
 )
 def test_an_answer_or_a_limit_of_knowledge_is_no_refusal(text: str) -> None:
-    assert not DETECTOR.is_refusal(text)
+    assert not is_refusal(text)
 
 
 def test_only_the_opening_counts() -> None:
-    assert not DETECTOR.is_refusal("word " * 50 + "i can not help.")
-    assert RefusalDetector(RefusalConfig(opening_words=60)).is_refusal("word " * 50 + "i can not help.")
-
-
-def test_phrases_are_settings() -> None:
-    assert RefusalDetector(RefusalConfig(phrases=("nay",))).is_refusal("Nay, friend.")
-    assert not RefusalDetector(RefusalConfig(phrases=())).is_refusal("i can not")
+    assert is_refusal("word " * (OPENING_WORDS - 3) + "i can not help.")
+    assert not is_refusal("word " * OPENING_WORDS + "i can not help.")
 
 
 @given(st.text(max_size=80))
 def test_case_never_decides(text: str) -> None:
-    assert DETECTOR.is_refusal(text.lower()) == DETECTOR.is_refusal(text.casefold())
+    assert is_refusal(text.lower()) == is_refusal(text.casefold())

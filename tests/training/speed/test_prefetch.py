@@ -1,11 +1,10 @@
-"""Reading ahead changes no batch; collections come when they are due."""
+"""Reading ahead changes no batch."""
 
-import gc
 import threading
 
 import pytest
 
-from puna.training.speed import prefetching, scheduled_collection
+from puna.training.speed import prefetching
 
 
 def test_batches_are_the_same_in_any_order_and_a_thread_reads_them() -> None:
@@ -55,28 +54,3 @@ def test_turned_off_it_is_the_reader_itself() -> None:
 
     with prefetching(micro_batches, n_steps=3, is_on=False) as batches:
         assert batches is micro_batches
-
-
-class Cycle:
-    n_alive = 0
-
-    def __init__(self) -> None:
-        self.itself = self
-        Cycle.n_alive += 1
-
-    def __del__(self) -> None:
-        Cycle.n_alive -= 1
-
-
-def test_garbage_waits_for_its_update() -> None:
-    with scheduled_collection(3) as collect:
-        assert not gc.isenabled()
-        Cycle()
-        alive = []
-        for n_done in (1, 2, 3):
-            collect(n_done)
-            alive.append(Cycle.n_alive)
-    assert alive == [1, 1, 0]
-    assert gc.isenabled()
-    with scheduled_collection(None):
-        assert gc.isenabled()

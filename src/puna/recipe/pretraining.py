@@ -1,7 +1,8 @@
-"""A recipe for `puna pretrain`: what is learned, over which processes, and how the run is guarded."""
+"""A recipe for `puna pretrain`: what is learned, over which processes, and how the run is guarded and measured."""
 
 from puna.core.config import Settings
 from puna.core.machine import Machine
+from puna.evaluation.text import TextHookConfig
 from puna.pretraining.config import PretrainingConfig
 from puna.training.checkpoints import Safeguards
 from puna.training.parallel.config import ParallelConfig
@@ -10,7 +11,7 @@ __all__ = ["PretrainingRecipe"]
 
 
 class PretrainingRecipe(Settings):
-    """Only the first section decides what the model becomes; the other three may change at every resume."""
+    """Only [pretraining] decides what the model becomes; the other sections may change at every resume."""
 
     title: str = "A Llama 2, pretrained"
     """For people."""
@@ -22,3 +23,5 @@ class PretrainingRecipe(Settings):
     """The processes that torchrun starts, as axes of a mesh."""
     safeguards: Safeguards = Safeguards()
     """Training states, and when silence is a stall."""
+    evaluation_hooks: TextHookConfig | None = None
+    """Held-out suites on the way, on one process; None runs none."""
