@@ -1,8 +1,8 @@
 """A device that is not there: arithmetic that mixes it with the CPU fails, as it would on a GPU.
 
-Tensors "on" it have no storage, as FakeTensorMode on "cuda" or torch's "meta" make them, and beside them the values that
-they would hold, so that sizes and branches which depend on values come out as they would. On a CPU build of torch, fake
-cuda tensors know no autograd (it aborts the process) and no indexing in C++, which is written out here.
+Tensors "on" it have no storage, as FakeTensorMode on "cuda" or torch's "meta" make them, and beside them the values
+that they would hold, so that sizes and branches which depend on values come out as they would. On a CPU build of torch,
+fake cuda tensors know no autograd (it aborts the process) and no indexing in C++, which is written out here.
 """
 
 from collections.abc import Iterator
@@ -134,7 +134,10 @@ class _Device(TorchDispatchMode):
 
     def _hold(self, placeholder: Any, values: Tensor) -> None:
         placeholder.held = values
-        is_alike = (placeholder.stride(), placeholder.storage_offset()) == (values.stride(), values.storage_offset())
+        is_alike = (placeholder.stride(), placeholder.storage_offset()) == (
+            values.stride(),
+            values.storage_offset(),
+        )
         if self.fake is None and is_alike:
             storage = placeholder.untyped_storage()
             self._storages.setdefault(storage._cdata, (storage, values))

@@ -115,6 +115,8 @@ def test_the_recorder_tells_a_stage_that_chooses_for_itself(
     role: str, places: set[str], world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted = record_placements(monkeypatch)
-    read_a_model(Nothing(), model=world, role=role, out=tmp_path / "out", seed=0, machine=Machine(device="cpu:0"))
+    read_a_model(
+        Nothing(), model=world, role=role, out=tmp_path / "out", seed=0, machine=Machine(device="cpu:0")
+    )
     assert noted.elsewhere("cpu:0").get("read_a_model", set()) == places
     assert noted.stages == {"read_a_model"}

@@ -1,8 +1,8 @@
-"""Every training task and the engine compute where their model is: on a GPU of fake tensors, and on "meta" with gradients.
+"""Every training task and the engine compute where their model is: on fake cuda tensors, and on "meta" with gradients.
 
-The batches come from the CPU, as in training. What cannot run without a GPU is left to it: recorded CUDA graphs (the same
-step runs unrecorded here), the compiled packed mask of flex_attention (the heads here are too narrow for it), autocast
-on the fake devices, AdamW's fused step, and the clipping of all gradients in one call.
+The batches come from the CPU, as in training. What cannot run without a GPU is left to it: recorded CUDA graphs (the
+same step runs unrecorded here), the compiled packed mask of flex_attention (the heads here are too narrow for it),
+autocast on the fake devices, AdamW's fused step, and the clipping of all gradients in one call.
 """
 
 import json
@@ -100,9 +100,7 @@ def test_pretraining(device: torch.device, tmp_path: Path, isolates: bool) -> No
 def test_finetuning(device: torch.device) -> None:
     rows = pack([TokenizedExample([*range(1, 15)], [False] * 4 + [True] * 10)] * 4, seq_len=32)
     order = ShuffledOrder(len(rows), batch_size=2, seed=0)
-    task = FinetuningTask(
-        chat_model(device), train=rows, validation=rows, order=order, micro_batch_size=2
-    )
+    task = FinetuningTask(chat_model(device), train=rows, validation=rows, order=order, micro_batch_size=2)
     learn(task, device)
     with torch.no_grad():
         assert task.evaluate().keys() == {"loss", "perplexity"}
@@ -140,7 +138,9 @@ def test_ppo(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
         engine=engine,
     )
     prompts = [
-        EncodedPrompt(Prompt(id=f"{n}", messages=[Message(role="user", content="?")], domain=domain), [1, 5 + n])
+        EncodedPrompt(
+            Prompt(id=f"{n}", messages=[Message(role="user", content="?")], domain=domain), [1, 5 + n]
+        )
         for n, domain in enumerate(("helpfulness", "safety", "helpfulness", "safety"))
     ]
     completions = [
@@ -154,9 +154,7 @@ def test_ppo(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     if device.type == "meta":
         monkeypatch.setattr("puna.rlhf.ppo_update._average_and_clip", lambda *given: 1.0)
         optimizer = torch.optim.SGD([*policy.parameters(), *models.critic.parameters()], lr=0.1)
-        metrics = update(
-            models, optimizer, experience, config, order=torch.arange(4).to(device), iteration=1
-        )
+        metrics = update(models, optimizer, experience, config, order=torch.arange(4).to(device), iteration=1)
         assert metrics.keys() >= {"policy_loss", "value_loss", "critic_grad_norm"}
         assert {weight.grad.device for weight in policy.parameters() if weight.grad is not None} == {device}
 
@@ -221,6 +219,6 @@ class Forgetful(nn.Module):
 )
 def test_mixed_devices_are_noticed(device: torch.device, mistake: Callable[[Tensor], Tensor]) -> None:
     x = torch.ones(3, 4).to(device)
-    with pytest.raises(RuntimeError, match="device|expected tensors on"):
+    with pytest.raises(RuntimeError, match=r"device|expected tensors on"):
         Forgetful(mistake)(x)
     assert Forgetful(lambda x: x[x[:, 0] > 0] * 2 + torch.tensor(1.0))(x).shape == (3, 4)

@@ -134,9 +134,7 @@ def _stop(processes: list[ForkServerProcess]) -> None:
             process.join()
 
 
-def _work(
-    pipe: Connection, name: str, job: Job, n_threads: int, precision: str, is_silent: bool
-) -> None:
+def _work(pipe: Connection, name: str, job: Job, n_threads: int, precision: str, is_silent: bool) -> None:
     """Body of a worker: answers with its peak memory in bytes, a RecipeError, or the text of another failure.
 
     Args:
