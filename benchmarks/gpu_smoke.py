@@ -1,7 +1,7 @@
 """Each stage of the tiny recipe on CUDA and on the CPU: what they learned and measured, beside each other.
 
-Every stage is run twice from the same inputs, those that the CPU made, so no difference is carried from one stage to the
-next. Losses should agree up to rounding. Sampled answers differ after the first near tie, so numbers of samples are
+Every stage is run twice from the same inputs, those that the CPU made, so no difference is carried from one stage to
+the next. Losses should agree up to rounding. Sampled answers differ after the first near tie, so numbers of samples are
 only similar. Nothing is timed.
 
     STAGE.METRIC    ours: on the device, peer: on the CPU, ratio: one over the other
