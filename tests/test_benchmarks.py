@@ -1,6 +1,7 @@
 """Benchmarks say what they compare: ratios in one direction, medians, and one JSON line of the agreed shape."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +113,12 @@ def test_the_gpu_benchmark_runs_at_toy_size() -> None:
     figures = json.loads(done.stdout.splitlines()[-1])
     assert [figure["name"] for figure in figures] == ["mfu_tiny", "tokens_per_second_tiny"]
     assert all(list(figure) == KEYS and figure["ours"] >= 0 for figure in figures)
+
+
+def test_the_gpu_smoke_run_says_so_where_there_is_no_gpu() -> None:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, FOLDER / "gpu_smoke.py"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    [message] = done.stderr.splitlines()
+    assert message.startswith("gpu_smoke: expected a CUDA device, got none.")

@@ -70,6 +70,23 @@ def test_all_run_in_processes_of_their_own_with_their_share_of_threads(tmp_path:
     assert [threads for _, threads in facts] == ["1", "1", "1"]
 
 
+def write_precision(path: Path, *, reporter: Reporter) -> None:
+    path.write_text(torch.get_float32_matmul_precision())
+
+
+def test_workers_compute_in_the_precision_of_the_machine(tmp_path: Path) -> None:
+    """The server that they are forked from may be older than the setting, so each is told."""
+    before = torch.get_float32_matmul_precision()
+    try:
+        for precision in ("high", "highest"):
+            torch.set_float32_matmul_precision(precision)
+            jobs = {name: partial(write_precision, tmp_path / name) for name in "ab"}
+            run_side_by_side(jobs, reporter=quiet())
+            assert {(tmp_path / name).read_text() for name in "ab"} == {precision}
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_two_really_run_at_the_same_time(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     run_side_by_side({"a": partial(meet, a, b), "b": partial(meet, b, a)}, reporter=quiet())

@@ -228,7 +228,8 @@ def test_the_first_values_are_near_zero_whatever_scores_the_reward_model_gives(
     save_score_model(judge, tmp_path / "loud")
     tokens = torch.randint(3, 250, (4, 12), generator=torch.Generator().manual_seed(0))
     config = TINY.model_copy(update={"critic_init": source})
-    critic = ppo._new_critic(config, load_model(world["model"], device="cpu"), tmp_path / "loud", seed=1)
+    policy, device = load_model(world["model"], device="cpu"), torch.device("cpu")
+    critic = ppo._new_critic(config, policy, tmp_path / "loud", device=device, seed=1)
     with torch.no_grad():
         assert judge(tokens).abs().mean() > 5
         assert critic(tokens).abs().mean() < 0.5

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from puna.cli.options import (
@@ -66,6 +65,7 @@ def pretrain_command(
     started = time.monotonic()
     path = recipe if recipe.suffix == ".toml" else builtin_recipe(str(recipe))
     settings = load_recipe(path, PretrainingRecipe, set_ or ())
+    settings = settings.model_copy(update={"machine": on_machine(settings.machine, device, threads)})
     given = {
         "data": data,
         "tokenizer": tokenizer,
@@ -75,13 +75,11 @@ def pretrain_command(
     }
     given["hooks"] = _hooks(settings.evaluation_hooks, data, tokenizer, seed)
     if is_torchrun():
-        torch.set_num_threads(threads or 1)
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        own = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
-        with preemptible(), torchrun(settings.parallel, own) as ranks:
+        settings = _as_one_of_many(settings)
+        settings.machine.apply()
+        with preemptible(), torchrun(settings.parallel, settings.machine.torch_device) as ranks:
             manifest = _pretrain(settings, ranks, given)
     else:
-        settings = settings.model_copy(update={"machine": on_machine(settings.machine, device, threads)})
         settings.machine.apply()
         settings.parallel.layout(1)
         with preemptible():
@@ -110,6 +108,15 @@ def _hooks(config: TextHookConfig | None, data: Path, tokenizer: Path, seed: int
     return [
         TextSuite(data=data, bos_id=bos_id, seed=seed, every_steps=config.every_steps, config=config.text)
     ]
+
+
+def _as_one_of_many(settings: PretrainingRecipe) -> PretrainingRecipe:
+    """The settings of a process that torchrun started: one thread where none is named, and a GPU of its own."""
+    machine = settings.machine
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    own = f"cuda:{local}" if machine.torch_device.type == "cuda" else machine.device
+    machine = machine.model_copy(update={"device": own, "threads": machine.threads or 1})
+    return settings.model_copy(update={"machine": machine})
 
 
 def _pretrain(settings: PretrainingRecipe, ranks: Ranks, given: dict[str, Any]) -> Manifest | None:

@@ -70,6 +70,7 @@ def _run(
 ) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOADED])
+    precision = torch.get_float32_matmul_precision()
     running: dict[Connection, tuple[str, ForkServerProcess]] = {}
     peaks: list[int] = []
     try:
@@ -80,7 +81,7 @@ def _run(
                 name, job, _ = entry
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(
-                    target=_work, args=(theirs, name, job, n_threads, is_silent), name=name
+                    target=_work, args=(theirs, name, job, n_threads, precision, is_silent), name=name
                 )
                 process.start()
                 theirs.close()
@@ -133,11 +134,16 @@ def _stop(processes: list[ForkServerProcess]) -> None:
             process.join()
 
 
-def _work(pipe: Connection, name: str, job: Job, n_threads: int, is_silent: bool) -> None:
-    """Body of a worker: answers with its peak memory in bytes, a RecipeError, or the text of another failure."""
+def _work(pipe: Connection, name: str, job: Job, n_threads: int, precision: str, is_silent: bool) -> None:
+    """Body of a worker: answers with its peak memory in bytes, a RecipeError, or the text of another failure.
+
+    Args:
+        precision: Of float32 matrix products, as this run's machine set it for the parent.
+    """
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(n_threads)
+    torch.set_float32_matmul_precision(precision)
     console = Console(stderr=True, force_terminal=False, width=200)
     reporter = Reporter(console, is_silent=is_silent, prefix=f"  {name}: ")
     try:

@@ -66,7 +66,11 @@ def train_ppo(
         policy=chat.transformer,
         reference=_frozen_copy(chat.transformer),
         critic=_new_critic(
-            config, chat.transformer, reward_models["helpfulness"], seed=derive_seed(context.seed, "critic")
+            config,
+            chat.transformer,
+            reward_models["helpfulness"],
+            device=context.device,
+            seed=derive_seed(context.seed, "critic"),
         ),
         reward_models=rewards,
         engine=chat.engine,
@@ -78,13 +82,14 @@ def train_ppo(
     return metrics | {"n_prompts": len(train), "n_prompts_too_long": n_too_long}
 
 
-def _new_critic(config: PPOConfig, policy: Transformer, reward_model: Path, *, seed: int) -> ScoreModel:
+def _new_critic(
+    config: PPOConfig, policy: Transformer, reward_model: Path, *, device: torch.device, seed: int
+) -> ScoreModel:
     """A trained trunk with a new head, so that the first values are near 0, the mean of whitened rewards.
 
     A reward model's own head speaks logits far from it, and an offset c of all values makes the last tokens of every
     response, </s> among them, look c worse than the ones before (docs/log.md).
     """
-    device = policy.norm.weight.device
     if config.critic_init == "policy":
         trunk = copy.deepcopy(policy)
     else:
