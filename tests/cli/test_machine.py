@@ -10,7 +10,7 @@ import torch
 from puna.cli import ablate, pretrain, run
 from puna.core.errors import ConfigError
 from puna.core.machine import Machine
-from puna.pretraining.recipe import PretrainingRecipe
+from puna.recipe.pretraining import PretrainingRecipe
 from puna.training.parallel import Ranks
 
 ROOT = Path(__file__).parents[2]
