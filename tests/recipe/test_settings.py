@@ -91,3 +91,12 @@ def test_an_override_beats_the_recipe(tmp_path: Path) -> None:
 def test_an_unknown_name_lists_what_there_is() -> None:
     with pytest.raises(ConfigError, match="sandbox_cpu"):
         builtin_recipe("sandbox_gpu")
+
+
+def test_a_table_named_base_is_the_model_to_start_from_and_a_text_is_the_file_below(tmp_path: Path) -> None:
+    (tmp_path / "below.toml").write_text('[sandbox]\n[base]\nmodel = "mine"\n')
+    (tmp_path / "above.toml").write_text('base = "below.toml"\ntitle = "x"\n')
+    for name, title in (("below", "A Llama 2, raised"), ("above", "x")):
+        recipe = load_recipe(tmp_path / f"{name}.toml", Figure4Recipe)
+        assert recipe.base is not None
+        assert (recipe.base.model, recipe.title) == ("mine", title)
