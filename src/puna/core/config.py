@@ -43,7 +43,8 @@ def load_recipe(path: Path, model: type[S], overrides: Sequence[str] = ()) -> S:
     """Read a recipe, lay it over its base, apply the overrides, and check the result.
 
     Args:
-        path: TOML file; its key `base`, where it is a text, names another file, relative to this one, that has no base itself.
+        path: TOML file; its key `base`, where it is a text, names another file, relative to this one, that has no
+            base itself.
         overrides: `a.b=value` each, later ones win; value is TOML, and text that is not TOML is a string.
     Raises:
         ConfigError: names the file or override, the key, and the nearest known key.
