@@ -71,7 +71,7 @@ def test_a_second_run_on_the_same_folder_is_refused(finished: Run, call: Call, t
     assert before.items() <= contents(copy).items()
 
 
-def test_ctrl_c_exits_130_and_the_run_goes_on_later(finished: Run, tmp_path: Path, call: Call) -> None:
+def test_ctrl_c_saves_exits_130_and_the_run_resumes(finished: Run, tmp_path: Path, call: Call) -> None:
     copy = copy_until(finished.folder, tmp_path / "run", "pretrained")
     process = start("run", TINY, "--out", copy, "--until", "pretraining")
     assert wait_for(
@@ -81,7 +81,7 @@ def test_ctrl_c_exits_130_and_the_run_goes_on_later(finished: Run, tmp_path: Pat
     ended = finish(process)
     assert ended.exit_code == 130
     assert "Traceback" not in ended.stderr
-    assert "run the same command again" in ended.stderr
+    assert "the training state is saved. Run the same command again to resume." in ended.stderr
     again = call("run", TINY, "--out", copy, "--until", "pretraining")
     assert again.exit_code == 0, again.stderr
     assert "continuing the interrupted build" in again.stderr

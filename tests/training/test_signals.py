@@ -11,12 +11,24 @@ from puna.training.signals import preemptible, stop_requests
 
 
 def test_signals_are_noted_by_name() -> None:
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         with stop_requests() as request:
             assert not request.is_made
             os.kill(os.getpid(), number)
             assert request.is_made
             assert request.name == number.name
+
+
+def test_a_second_ctrl_c_stops_at_once() -> None:
+    with stop_requests() as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.name == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_exit_code_tells_ctrl_c_from_a_scheduler() -> None:
+    assert [Preempted(name).exit_code for name in ("SIGTERM", "SIGUSR1", "SIGINT")] == [0, 0, 130]
 
 
 def test_handlers_are_given_back() -> None:

@@ -73,6 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.exit(stop.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer turns Ctrl-C into this code and says nothing
-            sys.stderr.write("puna: stopped; run the same command again to go on from here.\n")
+            sys.stderr.write("puna: stopped; run the same command again to resume.\n")
         raise
     return 0

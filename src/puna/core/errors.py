@@ -71,9 +71,7 @@ class WorkerError(RecipeError):
 
 
 class Preempted(Exception):
-    """The machine asked for its processors back: the state is saved, and the same command goes on from there."""
-
-    exit_code = 0
+    """A signal asked to stop: the state is saved, and the same command resumes from there."""
 
     def __init__(self, signal_name: str, done: str = "") -> None:
         """Such as "update 7 of 20"; without a place, what was finished is kept and nothing else."""
@@ -81,8 +79,13 @@ class Preempted(Exception):
         self.signal_name = signal_name
         self.done = done
 
+    @property
+    def exit_code(self) -> int:
+        """0 where a scheduler wants the machine back, 130 after Ctrl-C, as shells count."""
+        return 130 if self.signal_name == "SIGINT" else 0
+
     def __str__(self) -> str:
         kept = (
             f" after {self.done}; the training state is saved" if self.done else "; what is finished is kept"
         )
-        return f"stopped by {self.signal_name}{kept}. Run the same command again to go on from here."
+        return f"stopped by {self.signal_name}{kept}. Run the same command again to resume."

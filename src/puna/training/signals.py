@@ -1,4 +1,7 @@
-"""SIGTERM and SIGUSR1 while training: a machine that wants its processors back gets them after the current update."""
+"""Signals while training: the current update ends and the state is saved before the processors are given back.
+
+SIGTERM and SIGUSR1 come from schedulers, SIGINT from Ctrl-C; a second Ctrl-C stops at once.
+"""
 
 import signal
 import threading
@@ -35,9 +38,11 @@ def stop_requests() -> Iterator[StopRequest]:
         return
 
     def note(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and request.is_made:
+            raise KeyboardInterrupt
         request.name = signal.Signals(number).name
 
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    before = {number: signal.signal(number, note) for number in (*SIGNALS, signal.SIGINT)}
     try:
         yield request
     finally:
@@ -47,7 +52,7 @@ def stop_requests() -> Iterator[StopRequest]:
 
 @contextmanager
 def preemptible() -> Iterator[None]:
-    """Around the loops, which save first: a signal ends the command at once, as Ctrl-C does, but well.
+    """Around the loops, which save first: elsewhere a signal ends the command at once, as Ctrl-C does.
 
     Raises:
         Preempted: wherever the body is; its unfinished stage resumes from what it saved last.
