@@ -43,18 +43,20 @@ def load_recipe(path: Path, model: type[S], overrides: Sequence[str] = ()) -> S:
     """Read a recipe, lay it over its base, apply the overrides, and check the result.
 
     Args:
-        path: TOML file; its key `base` may name another file, relative to this one, that has no base itself.
+        path: TOML file; its key `base`, where it is a text, names another file, relative to this one, that has no
+            base itself.
         overrides: `a.b=value` each, later ones win; value is TOML, and text that is not TOML is a string.
     Raises:
         ConfigError: names the file or override, the key, and the nearest known key.
     """
     values = _read_toml(path)
-    base = values.pop("base", None)
-    if base is not None:
-        below = _read_toml(path.parent / str(base))
-        if "base" in below:
+    base = values.get("base")
+    if isinstance(base, str):  # a table of this name is a section: the model that a run starts from
+        del values["base"]
+        below = _read_toml(path.parent / base)
+        if isinstance(below.get("base"), str):
             raise ConfigError(
-                where=str(path.parent / str(base)),
+                where=str(path.parent / base),
                 expected="a recipe without a base",
                 got=f"base = {below['base']!r}",
                 fix=f"A base is allowed once: name that file in {path} directly.",
