@@ -13,7 +13,8 @@ import pytest
 import typer.main
 
 from puna.cli.main import app
-from puna.core.config import load_recipe
+from puna.cli.stage_commands import GROUPS, TOP
+from puna.core.config import Settings, load_recipe, load_settings
 from puna.recipe.ablation_settings import AblationRecipe
 from puna.recipe.pretraining import PretrainingRecipe
 from puna.recipe.settings import Figure4Recipe, builtin_recipe
@@ -65,6 +66,19 @@ def overrides_of(arguments: list[str]) -> list[str]:
     return [value for flag, value in itertools.pairwise(arguments) if flag == "--set"]
 
 
+def files_shown(page: Path) -> dict[str, str]:
+    """TOML files that a page shows in full: the first line of the block is a comment with the name."""
+    named = [(re.match(r"# (\w+\.toml)\n", text), text) for text in blocks(page, "toml")]
+    return {match[1]: text for match, text in named if match}
+
+
+def settings_of(call: list[str]) -> type[Settings]:
+    """The settings class of a stage's command."""
+    group = GROUPS.get(call[0])
+    commands, name = (group[1], call[1]) if group else (TOP, call[0])
+    return next(command.stage.config_class for command in commands if command.name == name)
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, made as forges make them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
@@ -94,9 +108,12 @@ def test_every_command_shown_parses(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_recipe_and_override_shown_loads(page: Path) -> None:
+def test_every_recipe_and_override_shown_loads(page: Path, tmp_path: Path) -> None:
     for call in shell_commands(page, "puna"):
-        if call[0] == "run":
+        if call[0] == "run" and call[1] in files_shown(page):
+            path = tmp_path / call[1]
+            path.write_text(files_shown(page)[call[1]], encoding="utf-8")
+        elif call[0] == "run":
             recipe = call[1]
             path = ROOT / recipe if recipe.endswith(".toml") else builtin_recipe(recipe)
         elif call[0] == "quickstart":
@@ -110,8 +127,21 @@ def test_every_recipe_and_override_shown_loads(page: Path) -> None:
         load_recipe(path, Figure4Recipe, overrides_of(call))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_settings_file_shown_fits_its_command(page: Path, tmp_path: Path) -> None:
+    shown = files_shown(page)
+    for call in shell_commands(page, "puna"):
+        for name in [
+            value for flag, value in itertools.pairwise(call) if flag == "--config" and value in shown
+        ]:
+            (tmp_path / name).write_text(shown[name], encoding="utf-8")
+            load_settings(tmp_path / name, settings_of(call), overrides_of(call))
+
+
 @pytest.mark.parametrize("text", snippets("toml"))
 def test_every_toml_snippet_is_a_recipe(text: str, tmp_path: Path) -> None:
+    if re.match(r"# \w+\.toml\n", text) and "[real" not in text:
+        return  # the settings of one command: the test above
     if "[parallel" in text or "[evaluation_hooks" in text:
         (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
         load_recipe(tmp_path / "recipe.toml", PretrainingRecipe)

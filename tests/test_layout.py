@@ -27,7 +27,6 @@ WITHOUT_A_MODULE = {
     "tokenizer/test_exactness.py": "three tokenizers against each other",
     "training/parallel/test_accumulation.py": "a property of the loop with any cut of a batch",
     "training/parallel/test_layouts.py": "every layout against one process",
-    "training/test_devices.py": "every training task on a device without numbers",
     "training/test_golden.py": "loss curves compared with files",
     "training/test_guards.py": "what the loop does when something fails on the way",
     "training/test_overfit.py": "the loop from loss to optimizer",

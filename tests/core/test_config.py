@@ -104,6 +104,7 @@ def test_any_override_loads_or_is_refused(tmp_path_factory, text: str) -> None:
         ("[[sources]]\npath='a'\nwieght = 1", r"key sources\.0\.wieght.*'weight'"),
         ("[by_name.web]\npath='a'\nwieght = 1", r"key by_name\.web\.wieght.*'weight'"),
         ("zzzz = 1", r"Known keys here: by_name, final, name, optimizer, seed, sources"),
+        ("[[real.sources]]\nweight = 1", r"key real: expected a known key"),
         ("[[sources]]\nweight = 1", r"key sources\.0\.path: expected a value, got nothing"),
         ("seed = -1", r"key seed: expected greater than or equal to 0, got -1"),
         ("seed = 'a'", r"key seed: expected .*integer.*, got 'a'"),

@@ -125,7 +125,7 @@ def chat(
     *,
     sampling: SamplingConfig,
 ) -> None:
-    """Talk with a model, a line a turn; an empty line or Ctrl-D ends, /new starts over.
+    """Talk with a model, one line per turn; an empty line or Ctrl-D ends, /new starts over.
 
     Example: puna chat runs/quickstart/rlhf-v3-ppo
     """

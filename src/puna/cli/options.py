@@ -26,7 +26,10 @@ __all__ = [
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", help="TOML file with the stage's settings; defaults where it is silent."),
+    typer.Option(
+        "--config",
+        help="TOML file with the stage's settings; what it leaves out takes the paper's value, else ours.",
+    ),
 ]
 DeviceOption = Annotated[
     str | None,
@@ -38,11 +41,19 @@ OutOption = Annotated[Path, typer.Option("--out", help="Folder for the results; 
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Every random choice follows from it.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="A.B=VALUE", help="Override one setting; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="A.B=VALUE",
+        help="Override one setting, such as loop.batch_size=16; may be repeated.",
+    ),
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option("--threads", min=1, help="Threads for arithmetic; same bits only at the same count."),
+    typer.Option(
+        "--threads",
+        min=1,
+        help="Threads for arithmetic; results are the same to the last bit only at the same number.",
+    ),
 ]
 
 

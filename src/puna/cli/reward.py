@@ -28,7 +28,7 @@ def score(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """One score a sample, [chosen, rejected] a comparison; in logits.
+    """Scores in logits: one per sample, two per comparison (chosen, rejected).
 
     Example: puna reward score runs/quickstart/reward/helpfulness-3 --data comparisons.jsonl --json
     """

@@ -27,7 +27,7 @@ TOP = (
     StageCommand(
         name="sft",
         stage=finetune,
-        example="puna sft --model base --data dialogs.jsonl --out sft --set loop.batch_size=16",
+        example="puna sft --model base --data dialogs --out sft --set loop.batch_size=16",
         options={"base_model": "model", "dialogs": "data"},
     ),
     StageCommand(

@@ -14,13 +14,16 @@ __all__ = ["models_in", "option_error", "settings_error"]
 def settings_error(
     error: ValidationError, model: type[BaseModel], where: Callable[[str], str]
 ) -> ConfigError:
-    """The first complaint about a tree of settings; a misspelled key comes with the nearest known one.
+    """One complaint about a tree of settings; a misspelled key comes with the nearest known one.
+
+    An unknown key goes before a missing one: it is often the missing one, misspelled or in the wrong table.
 
     Args:
         model: What was validated.
         where: Says where a key, such as `loop.batch_size`, was given.
     """
-    first = error.errors()[0]
+    complaints = error.errors()
+    first = next((each for each in complaints if each["type"] == "extra_forbidden"), complaints[0])
     location = first["loc"]
     place = where(".".join(map(str, location)) or "the recipe")
     if first["type"] == "extra_forbidden":
@@ -31,7 +34,12 @@ def settings_error(
         )
         return ConfigError(where=place, expected="a known key", got=repr(str(location[-1])), fix=fix)
     if first["type"] == "missing":
-        return ConfigError(where=place, expected="a value", got="nothing", fix="Add this key.")
+        return ConfigError(
+            where=place, expected="a value", got="nothing", fix=f"Add {location[-1]} to the settings."
+        )
+    if first["type"] == "value_error":
+        said = first["msg"].removeprefix("Value error, ")
+        return ConfigError(where=place, expected="settings that fit together", got=said, fix="Correct them.")
     return ConfigError(
         where=place,
         expected=first["msg"].removeprefix("Input should be "),

@@ -36,11 +36,11 @@ def evaluate_version(
     too_long (not asked), and intervals {name: [low, high, n]}.
 
     Args:
-        model: The version.
-        prompts: JSON Lines of Prompt; its set says which measure a prompt is for (items.suite_of).
+        model: The chat model to evaluate.
+        prompts: .jsonl file of Prompt; the set of a prompt says which measure it counts for.
         reward_models: By role, helpfulness or safety or both or none.
         grader: Who knows the truth; None on real data, where only reward models judge.
-        reference: Evaluation of another version on the same prompts, to win against (§3.4.1).
+        reference: Folder of an evaluation of another model on the same prompts, for the win rate (§3.4.1).
     """
     chat = ChatModel.load(model, device=context.device, max_batch_size=config.max_batch_size)
     rewards = RewardModels.load(reward_models, chat.tokenizer, device=context.device)

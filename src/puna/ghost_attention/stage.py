@@ -59,7 +59,7 @@ def build_gatt_data(
 
     Args:
         model: The latest RLHF model (in the paper V3).
-        dialogs: JSON Lines of Prompt with meta instruction, short_instruction and turns.
+        dialogs: .jsonl file of Prompt with meta instruction, short_instruction and turns.
         reward_model: The helpfulness reward model, for n_candidates above 1.
     """
     if config.n_candidates > 1 and reward_model is None:

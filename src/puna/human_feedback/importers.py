@@ -187,7 +187,7 @@ def grade_strengths(strengths: Sequence[float]) -> list[Rating]:
 def import_preferences(
     config: PreferenceImportConfig, context: StageContext, *, tokenizer: Path | None = None
 ) -> Metrics:
-    """Write train.jsonl and test.jsonl of comparisons; the manifest's metrics account for every row.
+    """Turn preference files into comparisons: train.jsonl and test.jsonl; the metrics account for every row.
 
     Args:
         tokenizer: Folder or file; with it the metrics have the lengths of Tables 6 and 26 as well.

@@ -49,7 +49,9 @@ def collect_preferences(
     annotators: Sequence[Annotator],
     batch: str = "1",
 ) -> Metrics:
-    """Write train.jsonl and test.jsonl of comparisons (§3.2.1); the metrics hold the counts and lengths of Table 26.
+    """Sample answers, let simulated annotators compare them, and write train.jsonl and test.jsonl (§3.2.1).
+
+    The metrics hold the counts and lengths of Table 26.
 
     Args:
         models: The latest model, and its predecessor when there is one: then each side is from another.

@@ -59,11 +59,13 @@ def build_prompt_sets(
     comparisons: Sequence[Path],
     n_rounds: int = 3,
 ) -> Metrics:
-    """Write prompts/round-K.jsonl, red_team.jsonl, early_stopping.jsonl, held_out.jsonl and constraints.jsonl.
+    """Cut prompts from dialogs and pairs, for RLHF, evaluation and Ghost Attention.
+
+    Writes prompts/round-K.jsonl, red_team.jsonl, early_stopping.jsonl, held_out.jsonl and constraints.jsonl.
 
     Args:
-        dialogs: folders with dialogs.jsonl and held_out.jsonl: prompts of the helpfulness guideline.
-        comparisons: folders with train.jsonl and test.jsonl; safety prompts are those of the safety guideline.
+        dialogs: Folders of `puna data dialogs`; their first questions become helpfulness prompts.
+        comparisons: Folders of `puna prefer import`; pairs of the safety guideline give the safety prompts.
         n_rounds: Rounds of RLHF; each takes other prompts as long as there are enough.
     """
     random_ = rng(context.seed, "prompt-sets")

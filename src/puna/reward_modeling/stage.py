@@ -41,7 +41,9 @@ def train_reward_model(
     replaced by a scalar; Eq. 2 with margins; auxiliary loss for the safety role only; one epoch.
 
     Args:
-        comparisons: Preference artifacts, or .jsonl files of Comparison.
+        chat_model: The chat model whose weights and tokenizer the reward model starts from.
+        comparisons: Folders of `puna prefer import` or `simulate`, or .jsonl files of Comparison. Pairs of both
+            guidelines are welcome: the role decides in which shares they are used.
         role: Which of the two reward models this is.
         previous: An earlier round's reward model to go on from, instead of the chat checkpoint. Our choice.
     Returns:

@@ -50,10 +50,10 @@ def train_ppo(
     Source: §3.2.3; what the paper leaves open (critic, advantages, stopping rule) is a setting that says so.
 
     Args:
-        policy: The model to start from, which is also pi_0; in the paper a rejection-sampling checkpoint.
+        policy: The model to start from, and pi_0 of the KL penalty; in the paper a rejection-sampling checkpoint.
         reward_models: Folders by role: helpfulness and safety.
-        prompts: JSON Lines of Prompt; is_safety is the paper's tag.
-        held_out_prompts: The same, for early stopping only.
+        prompts: .jsonl file of Prompt; is_safety marks prompts that may draw an unsafe answer.
+        held_out_prompts: .jsonl file of other prompts, for early stopping only.
     """
     chat = ChatModel.load(policy, device=context.device)
     chat.tokenizer.check_can_be_saved()

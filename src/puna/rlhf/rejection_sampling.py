@@ -65,10 +65,10 @@ def sample_candidates(
     Figure 7.
 
     Args:
-        model: The chat model that is sampled: the latest; in the paper always the 70B.
-        prompts: JSON Lines of Prompt, single- or multi-turn.
+        model: The chat model to sample from, usually the latest; in the paper always the 70B.
+        prompts: .jsonl file of Prompt, single- or multi-turn.
         reward_models: Folders by role, helpfulness and safety: the best there are now.
-        earlier: Samples artifacts of earlier iterations that compete too. They are scored anew, because scores of
+        earlier: Folders of earlier samples that compete too. They are scored anew, because scores of
             different reward models cannot be compared.
     """
     chat = ChatModel.load(model, device=context.device)

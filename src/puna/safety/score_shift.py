@@ -59,7 +59,7 @@ def score_shift(
     Args:
         before: The model before safety training.
         after: The model after it.
-        prompts: JSON Lines of Prompt.
+        prompts: .jsonl file of Prompt.
         reward_models: Folders by role, helpfulness or safety or both.
     """
     given = list(read_records(prompts, Prompt))

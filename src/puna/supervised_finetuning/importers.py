@@ -84,7 +84,7 @@ def read_dialog(row: Mapping[str, Any], reader: str) -> tuple[Message, ...]:
 
 @stage("dialogs")
 def import_dialogs(config: DialogImportConfig, context: StageContext) -> Metrics:
-    """Write dialogs.jsonl and held_out.jsonl; the manifest's metrics account for every row.
+    """Turn instruction files into dialogs.jsonl and held_out.jsonl; the metrics account for every row.
 
     Raises:
         DataError: a file is missing, a line is broken, or no row is usable.

@@ -23,11 +23,12 @@ __all__ = ["finetune"]
 def finetune(
     config: FinetuningConfig, context: StageContext, *, base_model: Path, dialogs: Sequence[Path]
 ) -> Metrics:
-    """Teach a model the answers of dialogs (§3.1).
+    """Supervised fine-tuning: teach a model the answers of dialogs (§3.1).
 
     Args:
-        base_model: Model folder with its tokenizer, which is copied to the output.
-        dialogs: Files of Dialog records, or folders with dialogs.jsonl or selected.jsonl.
+        base_model: Folder of the model to start from; its tokenizer is copied to the output.
+        dialogs: .jsonl files of Dialog, or folders of `puna data dialogs`, `rlhf sample`, `gatt build` or
+            `safety distill`.
     Returns:
         train_loss and validation loss (nats per answer token), what was dropped and why, and the share of padding.
     """
