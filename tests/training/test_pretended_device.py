@@ -108,7 +108,7 @@ def test_finetuning(device: torch.device) -> None:
 
 def test_reward_modelling(device: torch.device) -> None:
     pairs = [
-        EncodedPair(comparison(n, domain="safety"), [1, *range(5, 25), 6, 2], [1, *range(5, 25), 2])
+        EncodedPair(comparison(n, guideline="safety"), [1, *range(5, 25), 6, 2], [1, *range(5, 25), 2])
         for n in range(4)
     ]
     task = RankingTask(
