@@ -32,6 +32,13 @@ def settings_error(
         return ConfigError(where=place, expected="a known key", got=repr(str(location[-1])), fix=fix)
     if first["type"] == "missing":
         return ConfigError(where=place, expected="a value", got="nothing", fix="Add this key.")
+    if first["type"] == "value_error":
+        return ConfigError(
+            where=place,
+            expected="settings that agree with one another",
+            got=first["msg"].removeprefix("Value error, "),
+            fix="Correct one of them.",
+        )
     return ConfigError(
         where=place,
         expected=first["msg"].removeprefix("Input should be "),

@@ -70,7 +70,9 @@ def check_schedule(versions: Sequence[Version]) -> None:
             raise ValueError(
                 f"versions: {version.name} needs a rejection_sampling version before it, whose reward models it uses"
             )
-        if version.method != "rejection_sampling" and (version.pool != "latest" or version.has_ghost_attention):
+        if version.method != "rejection_sampling" and (
+            version.pool != "latest" or version.has_ghost_attention
+        ):
             raise ValueError(
                 f"versions: {version.name} is made by {version.method}, which does not use pool and "
                 "has_ghost_attention; give them to a rejection_sampling version"
