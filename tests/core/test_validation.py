@@ -5,7 +5,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from puna.core.config import Settings
 from puna.core.errors import ConfigError
-from puna.core.validation import option_error
+from puna.core.validation import option_error, settings_error
 
 
 class Options(Settings):
@@ -34,3 +34,13 @@ def test_an_option_is_named_as_it_is_typed(given: dict[str, object], message: st
     error = option_error(caught.value)
     assert isinstance(error, ConfigError)
     assert str(error).startswith(message)
+
+
+def test_settings_that_contradict_one_another_are_told_without_all_the_others() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Options(name="abc", max_seq_len=2)
+    error = settings_error(caught.value, Options, lambda key: f"a.toml, {key}")
+    assert str(error) == (
+        "a.toml, the recipe: expected settings that agree with one another, got a name that fits. "
+        "Correct one of them."
+    )

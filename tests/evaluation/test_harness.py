@@ -13,6 +13,7 @@ from puna.core.records import Message, Prompt, PromptSet, write_records
 from puna.core.seeding import derive_seed
 from puna.evaluation import EvaluationConfig, evaluate_version, read_items
 from puna.inference import Engine, SamplingConfig, score_sequences
+from puna.inference.chat_model import ChatModel
 from puna.model import load_model, load_score_model
 from puna.tokenizer import Tokenizer, render_prompt
 
@@ -150,12 +151,13 @@ def test_the_same_seed_gives_the_same_answers_and_a_tie(tmp_path: Path, world: d
 
 
 def test_a_version_against_itself_under_another_reward_model_is_refused(
-    tmp_path: Path, world: dict[str, Path]
+    tmp_path: Path, world: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It once gave 0.467: the scores of two reward models have different zeros and scales."""
+    """It once gave 0.467: the scores of two reward models have different zeros and scales. Refused at the door."""
     evaluate(tmp_path / "one", world)
     other = {"helpfulness": world["safety"], "safety": world["helpfulness"]}
     names = [read_manifest(world[role]).fingerprint for role in ("safety", "helpfulness")]
+    monkeypatch.setattr(ChatModel, "answer", None)  # nothing may be asked
     with pytest.raises(DataError, match=f"{names[0]} here and {names[1]} in the reference"):
         evaluate(tmp_path / "two", world, reward_models=other, reference=tmp_path / "one")
 

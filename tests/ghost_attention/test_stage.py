@@ -7,14 +7,16 @@ import pytest
 import torch
 
 from puna.core.artifacts import Manifest
-from puna.core.errors import ConfigError
+from puna.core.errors import ConfigError, ShapeError
 from puna.core.progress import quiet
 from puna.core.records import Dialog, Message, Prompt, read_records, write_records
 from puna.core.seeding import derive_seed
 from puna.ghost_attention import GattConfig, build_gatt_data
 from puna.inference import Completion, Engine, SamplingConfig, score_sequences
+from puna.inference.chat_model import ChatModel
 from puna.model import ScoreModel, load_model, load_score_model
 from puna.tokenizer import Tokenizer, render_prompt
+from tiny_chat_models import save_reward_model
 
 TURNS = ["what color is the hen?", "and the cow?", "how many legs?"]
 CONFIG = GattConfig(sampling=SamplingConfig(temperature=1.0, max_new_tokens=8), cuts_per_dialog=None)
@@ -138,6 +140,17 @@ def test_a_dialog_ends_where_an_answer_was_cut(world: dict[str, Path], tmp_path:
     config = CONFIG.model_copy(update={"sampling": SamplingConfig(temperature=0, max_new_tokens=1)})
     manifest = run(world, tmp_path, config, "cut")
     assert manifest.metrics["n_dialogs"] == manifest.metrics["n_complete"] == 0
+
+
+def test_a_reward_model_too_short_for_the_questions_is_refused_before_sampling(
+    world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ChatModel, "answer", None)  # nothing may be asked
+    short = save_reward_model(tmp_path / "short", Tokenizer.load(world["model"]), seed=4, max_seq_len=16)
+    for judged_on in ("dialog", "last_turn"):
+        config = CONFIG.model_copy(update={"n_candidates": 2, "judged_on": judged_on})
+        with pytest.raises(ShapeError, match="a context of at least"):
+            run(world | {"helpfulness": short}, tmp_path, config, judged_on, judged=True)
 
 
 def test_candidates_without_a_reward_model_are_refused(world: dict[str, Path], tmp_path: Path) -> None:

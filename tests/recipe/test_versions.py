@@ -1,8 +1,14 @@
 """The schedule of versions: the paper's own, and what no run could follow."""
 
-import pytest
+from pathlib import Path
 
-from puna.recipe.versions import PAPER_SCHEDULE, Version, check_schedule, round_of
+import pytest
+from pydantic import ValidationError
+
+from puna.core.config import load_recipe
+from puna.recipe.figure4 import plan_figure4
+from puna.recipe.settings import Figure4Recipe, builtin_recipe
+from puna.recipe.versions import PAPER_SCHEDULE, TAKEN, Version, check_schedule, round_of
 
 
 def test_the_papers_schedule() -> None:
@@ -29,11 +35,37 @@ def test_the_papers_schedule() -> None:
         ([Version(name="a", starts_from="b"), Version(name="b")], "a starts from 'b'"),
         ([Version(name="a", method="ppo", starts_from="sft")], "needs a rejection_sampling version"),
         ([Version(name="a", method="ghost_attention", starts_from="sft")], "needs a rejection_sampling"),
+        ([Version(name="a"), Version(name="A")], "'A' is taken"),
+        ([Version(name="reward")], "'reward' is taken"),
+        ([Version(name="SFT-variant")], "'SFT-variant' is taken"),
+        (
+            [Version(name="a"), Version(name="p", method="ppo", starts_from="a", has_ghost_attention=True)],
+            "p is made by ppo, which does not use pool and has_ghost_attention",
+        ),
+        (
+            [Version(name="a"), Version(name="g", method="ghost_attention", starts_from="a", pool="all")],
+            "g is made by ghost_attention, which does not use pool",
+        ),
     ],
 )
 def test_a_schedule_that_cannot_run_is_refused(versions: list[Version], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_schedule(versions)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "", "-a", "a\n", "a b"])
+def test_a_version_is_named_as_a_folder(name: str) -> None:
+    with pytest.raises(ValidationError):
+        Version(name=name)
+
+
+@pytest.mark.parametrize("recipe", ["sandbox_cpu", "real_cpu"])
+def test_no_other_folder_or_box_of_a_run_may_be_a_versions_name(recipe: str) -> None:
+    """A version of that name would be written over it, or could not be written after hours of training."""
+    settings = load_recipe(builtin_recipe(recipe), Figure4Recipe)
+    plan = plan_figure4(settings, out=Path("run"), seed=0)
+    names = {step.out.parts[1] for step in plan} | {step.box for step in plan}
+    assert names - {version.name for version in settings.versions} <= TAKEN
 
 
 def test_versions_belong_to_the_round_before_them() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from puna.core.artifacts import read_manifest, verify
-from puna.core.errors import ConfigError, DataError
+from puna.core.errors import CheckpointError, ConfigError, DataError
 from puna.core.machine import Machine
 from puna.core.records import Comparison, FinishReason, Provenance, Sample, Side, read_records, write_records
 from puna.model import load_score_model
@@ -23,9 +23,10 @@ from puna.reward_modeling.config import RewardLoopConfig, RewardOptimizerConfig
 from puna.reward_modeling.encoding import encode_response
 from puna.reward_modeling.scoring import score_samples
 from puna.reward_modeling.task import RankingTask
-from puna.tokenizer import Tokenizer, render_prompt
+from puna.tokenizer import Tokenizer, TokenizerConfig, render_prompt, train_tokenizer
 from ranked_pairs import comparison
 from recorded_loads import ELSEWHERE, record_loads
+from tiny_chat_models import save_reward_model
 
 LOOP = RewardLoopConfig(
     optimizer=RewardOptimizerConfig(peak_lr=3e-3), batch_size=16, micro_batch_size=8, log_every_steps=1
@@ -194,6 +195,18 @@ def test_a_killed_training_ends_with_the_same_bits(
     resumed = train(tmp_path / "cut", world, preferences, config, labels={"round": "1"})
     for name in ("model.safetensors", "held_out_scores.jsonl"):
         assert resumed.files[name] == whole.files[name]
+
+
+def test_a_previous_reward_model_with_another_tokenizer_is_refused(
+    tmp_path: Path, world: dict[str, Path], preferences: Path
+) -> None:
+    """Of the same size, it would be trained on ids that mean something else to it, and then pass for one of ours."""
+    train_tokenizer(
+        ["zebra quartz? jazz vex fjord."] * 9, tmp_path / "other.model", TokenizerConfig(vocab_size=300)
+    )
+    foreign = save_reward_model(tmp_path / "foreign", Tokenizer.load(tmp_path / "other.model"), seed=4)
+    with pytest.raises(CheckpointError, match="another tokenizer"):
+        train(tmp_path / "later", world, preferences, previous=foreign)
 
 
 def test_a_later_round_goes_on_from_the_round_before(

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from puna.core.artifacts import Manifest, read_manifest
+from puna.core.errors import DataError, ShapeError
 from puna.core.progress import quiet
 from puna.core.records import Dialog, Message, Prompt, Provenance, Sample, read_records, write_records
+from puna.inference.chat_model import ChatModel
 from puna.model import load_score_model
 from puna.rlhf import RejectionSamplingConfig, ScoreConfig, sample_candidates
 from puna.rlhf.selection import above_quantile, best_of_each, group_by_prompt, ranked, ranking_scores
@@ -241,6 +243,23 @@ def test_earlier_samples_are_scored_anew(world: dict[str, Path], tmp_path: Path)
         }
         n_from_earlier += today.index(winner) < 12
     assert n_from_earlier > 0
+
+
+def test_earlier_samples_that_cannot_be_scored_are_refused_before_sampling(
+    world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = Tokenizer.load(world["model"])
+    monkeypatch.setattr(ChatModel, "answer", None)  # nothing may be asked
+    told = "red. " * 90
+    long = sample_of(told.strip(), 0.0, token_ids=tokenizer.encode(told), logprobs=())
+    foreign = sample_of("blue.", 0.0, token_ids=tokenizer.encode("red."), logprobs=())
+    for name, sample, error in (("long", long, ShapeError), ("foreign", foreign, DataError)):
+        write_records(tmp_path / name / "samples.jsonl", [sample])
+        with pytest.raises(error):
+            run(world, tmp_path / "v2", CONFIG, earlier=(tmp_path / name,))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no such file"):
+        run(world, tmp_path / "v2", CONFIG, earlier=(tmp_path / "empty",))
 
 
 def test_pooling_lets_earlier_samples_win(world: dict[str, Path], tmp_path: Path) -> None:

@@ -2,19 +2,22 @@
 
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 import torch
 
 from puna.core.artifacts import Manifest
+from puna.core.errors import CheckpointError, ShapeError
 from puna.core.progress import quiet
 from puna.core.records import Message, Prompt, read_records, write_records
 from puna.core.seeding import derive_seed
 from puna.inference import Engine, SamplingConfig
+from puna.inference.chat_model import Answer, ChatModel
 from puna.model import load_model, load_score_model
 from puna.safety import ShiftConfig, score_shift
 from puna.safety.score_shift import Shift
-from puna.tokenizer import Tokenizer, render_prompt
+from puna.tokenizer import Tokenizer, TokenizerConfig, render_prompt, train_tokenizer
 from tiny_chat_models import save_chat_model, save_reward_model
 
 SAMPLING = SamplingConfig(temperature=1.0, max_new_tokens=6)
@@ -91,6 +94,49 @@ def test_each_side_is_its_own_models_answers(world: dict[str, Path], later: Path
     low = manifest.metrics["safety"]["safety"]
     assert low["low_before"] != low["low_after"], "they must differ for this test to see them swapped"
     assert manifest.metrics["helpfulness"]["safety"]["n"] == 1
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The models that were asked something."""
+    folders: list[Path] = []
+    answer = ChatModel.answer
+
+    def recorded(chat: ChatModel, *given: Any, **options: Any) -> list[Answer]:
+        folders.append(chat.folder)
+        return answer(chat, *given, **options)
+
+    monkeypatch.setattr(ChatModel, "answer", recorded)
+    return folders
+
+
+def test_what_the_second_model_cannot_do_is_refused_before_the_first_answers(
+    world: dict[str, Path], asked: list[Path], tmp_path: Path
+) -> None:
+    tokenizer = Tokenizer.load(world["model"])
+    short = save_chat_model(tmp_path / "short", tokenizer, seed=9, max_seq_len=8)
+    with pytest.raises(ShapeError, match="fewer than 8 tokens"):
+        shift(world, tmp_path, before=world["model"], after=short)
+    train_tokenizer(
+        ["zebra quartz? jazz vex fjord."] * 9, tmp_path / "other.model", TokenizerConfig(vocab_size=300)
+    )
+    foreign = save_chat_model(tmp_path / "foreign", Tokenizer.load(tmp_path / "other.model"), seed=9)
+    with pytest.raises(CheckpointError, match="another tokenizer"):
+        shift(world, tmp_path, before=world["model"], after=foreign)
+    assert not asked
+
+
+def test_an_answer_may_meet_the_end_of_the_context(world: dict[str, Path], tmp_path: Path) -> None:
+    """Reward models with the chat model's own context can always read what it says."""
+    tokenizer = Tokenizer.load(world["model"])
+    n_tokens = max(len(render_prompt(prompt.messages, tokenizer)) for prompt in PROMPTS)
+    short = save_chat_model(tmp_path / "short", tokenizer, seed=9, max_seq_len=n_tokens + 2)
+    judges = {
+        role: save_reward_model(tmp_path / role, tokenizer, seed=7, max_seq_len=n_tokens + 2)
+        for role in ROLES
+    }
+    manifest, _ = shift(judges, tmp_path, before=short, after=short)
+    assert manifest.metrics["n_prompts"] == len(PROMPTS)
 
 
 def test_a_model_does_not_shift_against_itself(world: dict[str, Path], tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ def register(app: typer.Typer) -> None:
 
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
-    out: Annotated[Path | None, typer.Option(help="Where the report goes [default: RUN/report].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the report goes; default: RUN/report.")] = None,
     title: Annotated[
-        str, typer.Option(help="Heading of the page [default: that of the run's own report].")
+        str, typer.Option(help="Heading of the page; default: that of the run's own report.")
     ] = "",
     beside: Annotated[
         list[Path] | None,

@@ -46,7 +46,7 @@ def quickstart(
 
 def run_recipe(
     recipe: Annotated[Path, typer.Argument(help="A TOML recipe, or the name of one that puna ships.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the run [default: runs/NAME].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/NAME.")] = None,
     until: Annotated[
         str | None,
         typer.Option(help="Stop after this stage, such as pretraining, sft, rlhf-v1, evaluation or report."),

@@ -38,8 +38,12 @@ def settings_error(
             where=place, expected="a value", got="nothing", fix=f"Add {location[-1]} to the settings."
         )
     if first["type"] == "value_error":
-        said = first["msg"].removeprefix("Value error, ")
-        return ConfigError(where=place, expected="settings that fit together", got=said, fix="Correct them.")
+        return ConfigError(
+            where=place,
+            expected="settings that agree with one another",
+            got=first["msg"].removeprefix("Value error, "),
+            fix="Correct one of them.",
+        )
     return ConfigError(
         where=place,
         expected=first["msg"].removeprefix("Input should be "),

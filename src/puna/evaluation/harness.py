@@ -12,7 +12,7 @@ from puna.core.stage import Metrics, stage
 from puna.evaluation.answers import Answered, Respondent
 from puna.evaluation.config import EvaluationConfig
 from puna.evaluation.metrics import Measure, measures, table
-from puna.evaluation.win_rate import read_items, win_rates
+from puna.evaluation.win_rate import check_judges, read_items, win_rates
 from puna.inference.chat_model import ChatModel
 from puna.inference.reward_models import RewardModels, as_probs
 
@@ -46,6 +46,8 @@ def evaluate_version(
     rewards = RewardModels.load(reward_models, chat.tokenizer, device=context.device)
     given = list(read_records(prompts, Prompt))
     _check_room(given, chat, rewards, config)
+    if reference:
+        check_judges(read_items(reference), rewards.fingerprints, {prompt.id for prompt in given})
     respondent = Respondent(chat, config, context)
     answers = respondent.answer(given)
     if not answers:

@@ -1,6 +1,6 @@
 """Pairwise comparison of two versions by a reward model's scores of the same prompts (§3.4.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from puna.core.intervals import Interval, wilson_interval
 from puna.core.items import Item
 from puna.core.records import REWARD_ROLES, PromptSet, RewardRole, read_records
 
-__all__ = ["WinRate", "read_items", "win_rate", "win_rates"]
+__all__ = ["WinRate", "check_judges", "read_items", "win_rate", "win_rates"]
 
 _SUITE: dict[RewardRole, PromptSet] = {"helpfulness": "helpful", "safety": "adversarial"}
 """The prompts that each role is asked about."""
@@ -64,7 +64,7 @@ def win_rate(items: Sequence[Item], reference: Sequence[Item], *, role: RewardRo
             got="none",
             fix="Evaluate both versions on the same prompts with the same reward models.",
         )
-    _check_same_judge(role, compared, [theirs[item.id] for item in compared])
+    _check_same_judge(role, _judges(role, compared), _judges(role, [theirs[item.id] for item in compared]))
     pairs = [(getattr(item, name), getattr(theirs[item.id], name)) for item in compared]
     wins, losses = (sum(mine > other for mine, other in pairs), sum(mine < other for mine, other in pairs))
     return WinRate(wins, len(pairs) - wins - losses, losses)
@@ -79,9 +79,35 @@ def win_rates(items: Sequence[Item], reference: Sequence[Item]) -> dict[RewardRo
     }
 
 
-def _check_same_judge(role: RewardRole, items: Sequence[Item], reference: Sequence[Item]) -> None:
+def check_judges(
+    reference: Sequence[Item], judges: Mapping[RewardRole, str], prompt_ids: Collection[str]
+) -> None:
+    """Refuse a reference that other reward models scored, before anything is answered.
+
+    Args:
+        judges: Fingerprints of the reward models that will score, by role.
+        prompt_ids: Of the prompts that will be asked.
+    Raises:
+        DataError: names both reward models.
+    """
+    for role, judge in judges.items():
+        scored = [
+            item
+            for item in reference
+            if item.suite == _SUITE[role]
+            and item.id in prompt_ids
+            and getattr(item, f"rm_{role}") is not None
+        ]
+        if scored:
+            _check_same_judge(role, {judge}, _judges(role, scored))
+
+
+def _judges(role: RewardRole, items: Sequence[Item]) -> set[str]:
+    return {item.scored_by.get(role, UNKNOWN_JUDGE) for item in items}
+
+
+def _check_same_judge(role: RewardRole, mine: set[str], theirs: set[str]) -> None:
     """Refuse scores of different reward models: their zero and their scale differ, so the rate would mean nothing."""
-    mine, theirs = ({item.scored_by.get(role, UNKNOWN_JUDGE) for item in side} for side in (items, reference))
     if len(mine | theirs) > 1:
         raise DataError(
             where=f"win rate by the {role} reward model",

@@ -73,6 +73,7 @@ def build_gatt_data(
     if not scenarios:
         raise DataError(where=str(dialogs), expected="dialogs", got="none", fix="Check the path.")
     sampler = _Sampler(config, model, reward_model if config.n_candidates > 1 else None, context)
+    sampler.check_room(scenarios)
     answers = sampler.answer_all(scenarios)
     written = _training_dialogs(config, scenarios, answers, context.seed)
     write_records(context.folder / "dialogs.jsonl", written)
@@ -91,8 +92,21 @@ class _Sampler:
         if reward_model is not None:
             folders = {"helpfulness": reward_model}
             self._rewards = RewardModels.load(folders, self._chat.tokenizer, device=context.device)
-            if config.judged_on == "dialog":
-                self._rewards.check_room(self._chat.max_seq_len)
+
+    def check_room(self, scenarios: Sequence[Scenario]) -> None:
+        """Refuse a reward model that could not read what it will judge.
+
+        Raises:
+            ShapeError: raised before anything is sampled.
+        """
+        if self._rewards is None:
+            return
+        longest = self._chat.max_seq_len
+        if self._config.judged_on == "last_turn":
+            questions = [self._last_turn(s, turn) for s in scenarios for turn in range(len(s.turns))]
+            n_tokens = max(map(len, questions), default=0) + self._config.sampling.max_new_tokens
+            longest = min(longest, n_tokens)
+        self._rewards.check_room(longest)
 
     def answer_all(self, scenarios: Sequence[Scenario]) -> list[list[Answer]]:
         """Each dialog's answers; it ends early where an answer was cut by length or the context is full."""

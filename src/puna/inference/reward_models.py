@@ -17,7 +17,7 @@ from puna.model.checkpoint import load_score_model
 from puna.model.heads import ScoreModel
 from puna.tokenizer import Tokenizer
 
-__all__ = ["RewardModels", "as_probs", "ended_sequence"]
+__all__ = ["RewardModels", "as_probs", "check_tokenizer", "ended_sequence"]
 
 PROBE = 'The quick brown fox, 1234 times:\n\n\t"Jumps" over a lazy dog? <s> [INST] é 漢字'
 """Text that two tokenizers with the same pieces and different rules hardly cut alike."""
@@ -83,7 +83,7 @@ class RewardModels:
             )
         wanted = [role for role in REWARD_ROLES if role in named]
         for role in wanted:
-            _check_tokenizer(folders[role], tokenizer)
+            check_tokenizer(folders[role], tokenizer)
         return cls(
             models={role: load_score_model(folders[role], device=device).eval() for role in wanted},
             eos_id=tokenizer.eos_id,
@@ -158,7 +158,12 @@ class RewardModels:
         return self.score(read, [answer.completion for answer in answers], max_batch_size=max_batch_size)
 
 
-def _check_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+def check_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """Refuse a reward model that does not read a chat model's tokens.
+
+    Raises:
+        CheckpointError: it has another tokenizer.
+    """
     other = Tokenizer.load(folder)
     is_same = (
         other.vocab_size == tokenizer.vocab_size

@@ -13,11 +13,34 @@ __all__ = ["PAPER_SCHEDULE", "Version", "check_schedule", "round_of"]
 BASE_MODELS = ("pretrained", "sft")
 """What a version may start from besides earlier versions."""
 
+TAKEN = frozenset(
+    [
+        "sandbox",
+        "data",
+        "dialogs",
+        "preferences",
+        "prompts",
+        "tokenizer",
+        "tokens",
+        "pretraining",
+        "pretrained",
+        "sft",
+        "sft-variant",
+        "reward",
+        "samples",
+        "safety",
+        "gatt",
+        "evaluation",
+        "report",
+    ]
+)
+"""Folders of a run, and boxes of Figure 4: no names for versions."""
+
 
 class Version(Settings):
     """One version of the chat model."""
 
-    name: str = Field(pattern=re.compile(r"^[A-Za-z0-9][\w.-]*$"))
+    name: str = Field(pattern=re.compile(r"^[A-Za-z0-9][\w.-]*\Z"))
     """Of its folder."""
     method: Literal["rejection_sampling", "ghost_attention", "ppo"] = "rejection_sampling"
     """rejection_sampling opens a round: fresh preferences, new reward models, samples, fine-tuning on the best of them.
@@ -48,12 +71,12 @@ def check_schedule(versions: Sequence[Version]) -> None:
     """Refuse a schedule that no run can follow.
 
     Raises:
-        ValueError: a name comes twice, a version starts from none before it, or no round comes before Ghost Attention
-            or PPO.
+        ValueError: a name comes twice or is another folder's, a version starts from none before it, no round comes
+            before Ghost Attention or PPO, or a setting is given that the version's method does not use.
     """
-    known = set(BASE_MODELS)
+    known, names = set(BASE_MODELS), set(TAKEN)
     for version in versions:
-        if version.name in known:
+        if version.name.lower() in names:  # some disks do not tell upper case from lower
             raise ValueError(f"versions: the name {version.name!r} is taken; give every version its own")
         if version.starts_from not in known:
             raise ValueError(
@@ -64,7 +87,15 @@ def check_schedule(versions: Sequence[Version]) -> None:
             raise ValueError(
                 f"versions: {version.name} needs a rejection_sampling version before it, whose reward models it uses"
             )
+        if version.method != "rejection_sampling" and (
+            version.pool != "latest" or version.has_ghost_attention
+        ):
+            raise ValueError(
+                f"versions: {version.name} is made by {version.method}, which does not use pool and "
+                "has_ghost_attention; give them to a rejection_sampling version"
+            )
         known.add(version.name)
+        names.add(version.name.lower())
 
 
 def round_of(versions: Sequence[Version], version: Version) -> int:

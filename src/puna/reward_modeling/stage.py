@@ -8,6 +8,7 @@ from puna.core.errors import ConfigError
 from puna.core.records import Comparison, RewardRole, write_records
 from puna.core.seeding import derive_seed
 from puna.core.stage import Metrics, stage
+from puna.inference.reward_models import check_tokenizer
 from puna.model import ScoreModel, load_model, load_score_model, save_score_model
 from puna.model.generation_config import read_generation_config
 from puna.reward_modeling.accuracy import measure
@@ -52,6 +53,7 @@ def train_reward_model(
     tokenizer = Tokenizer.load(chat_model)
     tokenizer.check_can_be_saved()
     if previous:
+        check_tokenizer(previous, tokenizer)
         model = load_score_model(previous, device=context.device)
     else:
         trunk = load_model(chat_model, device=context.device)

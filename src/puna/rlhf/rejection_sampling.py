@@ -19,6 +19,7 @@ from puna.core.stage import Metrics, stage
 from puna.inference import Completion, SamplingConfig
 from puna.inference.chat_model import ChatModel
 from puna.inference.reward_models import RewardModels
+from puna.inference.sampled_tokens import check_sampled_by
 from puna.rlhf.best_of_k import reward_by_k
 from puna.rlhf.prompts import EncodedPrompt, longest, read_prompts
 from puna.rlhf.rewards import ScoreConfig
@@ -76,8 +77,9 @@ def sample_candidates(
     room = chat.max_seq_len - config.max_new_tokens
     encoded, n_too_long = read_prompts(prompts, chat.tokenizer, max_tokens=room)
     rewards.check_room(longest(encoded) + config.max_new_tokens)
+    iterations = [_read_earlier(folder, chat, rewards) for folder in earlier]
     samples = _sample(config, chat, rewards, encoded, context)
-    pooled = [sample for folder in earlier for sample in _scored_anew(folder, chat, rewards)]
+    pooled = [sample for iteration in iterations for sample in _scored_anew(iteration, chat, rewards)]
     groups = group_by_prompt(itertools.chain(samples, pooled))
     best = best_of_each(groups, config.score, require_eos=config.require_eos)
     selected = above_quantile(best, config.min_quantile)
@@ -132,9 +134,19 @@ def _sample(
     return [sample for samples in by_prompt for sample in ranked(samples, config.score)]
 
 
-def _scored_anew(folder: Path, chat: ChatModel, rewards: RewardModels) -> list[Sample]:
-    """An earlier iteration's samples with today's scores; their tokens are the ones that were sampled."""
+def _read_earlier(folder: Path, chat: ChatModel, rewards: RewardModels) -> list[Sample]:
+    """An earlier iteration's samples, refused before anything is sampled where today's models cannot read them."""
     samples = list(read_records(folder / "samples.jsonl", Sample))
+    for sample in samples:
+        check_sampled_by(
+            chat.tokenizer, sample.token_ids, sample.response, where=f"{folder}, sample {sample.id}"
+        )
+    rewards.check_room(max((len(chat.render(s.prompt)) + len(s.token_ids) for s in samples), default=0))
+    return samples
+
+
+def _scored_anew(samples: Sequence[Sample], chat: ChatModel, rewards: RewardModels) -> list[Sample]:
+    """An earlier iteration's samples with today's scores; their tokens are the ones that were sampled."""
     completions = [
         Completion(token_ids=list(s.token_ids), logprobs=list(s.logprobs), finish_reason=s.finish_reason)
         for s in samples

@@ -9,14 +9,14 @@ from pydantic import model_validator
 
 from puna.core.artifacts import StageContext
 from puna.core.config import Settings
-from puna.core.errors import DataError
+from puna.core.errors import DataError, ShapeError
 from puna.core.migrations import renamed_domain
 from puna.core.records import Guideline, Prompt, Record, RewardRole, read_records, write_records
 from puna.core.seeding import derive_seed
 from puna.core.stage import Metrics, stage
 from puna.inference import SamplingConfig
 from puna.inference.chat_model import ChatModel
-from puna.inference.reward_models import RewardModels, as_probs
+from puna.inference.reward_models import RewardModels, as_probs, check_tokenizer
 
 __all__ = ["Shift", "ShiftConfig", "score_shift"]
 
@@ -65,7 +65,15 @@ def score_shift(
     given = list(read_records(prompts, Prompt))
     if not given:
         raise DataError(where=str(prompts), expected="prompts", got="none", fix="Check the path.")
-    sides = [_scores(config, context, model, given, reward_models) for model in (before, after)]
+    chats = [ChatModel.load(model, device=context.device) for model in (before, after)]
+    rewards = RewardModels.load(reward_models, chats[0].tokenizer, device=context.device)
+    for folder in rewards.folders.values():
+        check_tokenizer(folder, chats[1].tokenizer)
+    prompt_ids = [_rendered(config, chat, rewards, given) for chat in chats]
+    sides = [
+        _scores(config, context, chat, rewards, given, ids)
+        for chat, ids in zip(chats, prompt_ids, strict=True)
+    ]
     shifts = [
         Shift(prompt_id=prompt.id, guideline=prompt.guideline, before=low, after=high)
         for prompt, low, high in zip(given, *sides, strict=True)
@@ -74,18 +82,35 @@ def score_shift(
     return _metrics(shifts)
 
 
+def _rendered(
+    config: ShiftConfig, chat: ChatModel, rewards: RewardModels, prompts: Sequence[Prompt]
+) -> list[list[int]]:
+    """The prompts as a model is asked them, refused before anything is sampled where one of the models is too short.
+
+    An answer that meets the end of the context is cut there.
+    """
+    prompt_ids = [chat.render(prompt.messages) for prompt in prompts]
+    longest = max(map(len, prompt_ids))
+    if longest >= chat.max_seq_len:
+        raise ShapeError(
+            where=str(chat.folder),
+            expected=f"prompts of fewer than {chat.max_seq_len} tokens, the model's context",
+            got=f"one of {longest} tokens",
+            fix="Leave the longer prompts out.",
+        )
+    rewards.check_room(min(longest + config.sampling.max_new_tokens, chat.max_seq_len))
+    return prompt_ids
+
+
 def _scores(
     config: ShiftConfig,
     context: StageContext,
-    model: Path,
+    chat: ChatModel,
+    rewards: RewardModels,
     prompts: Sequence[Prompt],
-    reward_models: Mapping[str, Path],
+    prompt_ids: list[list[int]],
 ) -> list[dict[RewardRole, float]]:
     """One model's probabilities by role, a row per prompt; both models answer with the same seeds."""
-    chat = ChatModel.load(model, device=context.device)
-    rewards = RewardModels.load(reward_models, chat.tokenizer, device=context.device)
-    prompt_ids = [chat.render(prompt.messages) for prompt in prompts]
-    rewards.check_room(max(map(len, prompt_ids)) + config.sampling.max_new_tokens)
     seeds = [derive_seed(context.seed, "shift", prompt.id) for prompt in prompts]
     answers = chat.answer(prompt_ids, config.sampling, seeds=seeds, reporter=context.reporter)
     probs = {role: as_probs(logits) for role, logits in rewards.score_answers(answers).items()}
