@@ -13,6 +13,7 @@ from puna.core.records import Message, Prompt, PromptSet, write_records
 from puna.core.seeding import derive_seed
 from puna.evaluation import EvaluationConfig, evaluate_version, read_items
 from puna.inference import Engine, SamplingConfig, score_sequences
+from puna.inference.chat_model import ChatModel
 from puna.model import load_model, load_score_model
 from puna.tokenizer import Tokenizer, render_prompt
 

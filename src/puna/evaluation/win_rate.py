@@ -94,7 +94,9 @@ def check_judges(
         scored = [
             item
             for item in reference
-            if item.suite == _SUITE[role] and item.id in prompt_ids and getattr(item, f"rm_{role}") is not None
+            if item.suite == _SUITE[role]
+            and item.id in prompt_ids
+            and getattr(item, f"rm_{role}") is not None
         ]
         if scored:
             _check_same_judge(role, {judge}, _judges(role, scored))

@@ -14,8 +14,25 @@ BASE_MODELS = ("pretrained", "sft")
 """What a version may start from besides earlier versions."""
 
 TAKEN = frozenset(
-    "sandbox data dialogs preferences prompts tokenizer tokens pretraining pretrained sft sft-variant "
-    "reward samples safety gatt evaluation report".split()
+    [
+        "sandbox",
+        "data",
+        "dialogs",
+        "preferences",
+        "prompts",
+        "tokenizer",
+        "tokens",
+        "pretraining",
+        "pretrained",
+        "sft",
+        "sft-variant",
+        "reward",
+        "samples",
+        "safety",
+        "gatt",
+        "evaluation",
+        "report",
+    ]
 )
 """Folders of a run, and boxes of Figure 4: no names for versions."""
 
