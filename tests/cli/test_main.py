@@ -38,6 +38,9 @@ def test_every_command_explains_itself(say, command: list[str]) -> None:
     assert said.stderr == ""
     is_group = command[0] in GROUPS and len(command) == 1
     assert is_group or "Example:" in said.stdout
+    assert " . " not in said.stdout, (
+        "the terminal takes words in brackets for a style and prints none of them"
+    )
 
 
 def test_version(say) -> None:

@@ -361,3 +361,16 @@ def test_they_score_on_the_device_they_were_loaded_to(
     mine, theirs = rewards.score(PROMPTS, COMPLETIONS), there.score(PROMPTS, COMPLETIONS)
     for role, scores in mine.items():
         assert theirs[role] == pytest.approx(scores, abs=1e-3)
+
+
+def test_a_reward_model_of_the_other_role_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Helpful and unsafe would be kept for safe; a folder that names no role is taken at its word."""
+    folder = save_reward_model(tmp_path / "rm", tokenizer, seed=7)
+    path = folder / "manifest.json"
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps(said | {"labels": {"role": "safety"}}))
+    assert set(RewardModels.load({"safety": folder}, tokenizer, device=CPU).models) == {"safety"}
+    with pytest.raises(
+        ConfigError, match="expected a helpfulness reward model, got one that was trained for safety"
+    ):
+        RewardModels.load({"helpfulness": folder}, tokenizer, device=CPU)

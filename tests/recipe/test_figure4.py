@@ -12,6 +12,7 @@ from puna.core.artifacts import run_lock
 from puna.core.config import load_recipe
 from puna.core.errors import ConfigError, RecipeError, RunLockedError
 from puna.core.progress import quiet
+from puna.core.seeding import derive_seed
 from puna.recipe.executor import boxes
 from puna.recipe.figure4 import plan_figure4, raise_llama
 from puna.recipe.settings import Figure4Recipe
@@ -162,6 +163,18 @@ def test_stages_get_seeds_of_their_own() -> None:
         seeds = [step.seed for step in of(plan, stage)]
         assert len(set(seeds)) == len(seeds)
     assert len({step.seed for step in of(plan, "evaluate_version")}) == 1
+
+
+def test_a_second_ppo_version_draws_its_own_noise() -> None:
+    values = recipe_of("sandbox").model_dump()
+    values["versions"] = [
+        {"name": "a"},
+        {"name": "p", "method": "ppo", "starts_from": "a"},
+        {"name": "q", "method": "ppo", "starts_from": "p"},
+    ]
+    plan = plan_figure4(Figure4Recipe.model_validate(values), out=RUN, seed=0)
+    assert made(plan, "p").seed == derive_seed(0, "ppo")
+    assert made(plan, "q").seed != made(plan, "p").seed
 
 
 def test_without_a_variant_the_first_round_samples_one_model() -> None:

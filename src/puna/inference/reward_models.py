@@ -69,7 +69,7 @@ class RewardModels:
             tokenizer: The chat model's: every reward model must read the same ids.
             roles: Those that are needed; None takes what is given.
         Raises:
-            ConfigError: a role is missing or unknown.
+            ConfigError: a role is missing or unknown, or a folder says that it was trained for the other one.
             CheckpointError: a reward model has another tokenizer.
         """
         named = list(folders if roles is None else roles)
@@ -83,6 +83,7 @@ class RewardModels:
             )
         wanted = [role for role in REWARD_ROLES if role in named]
         for role in wanted:
+            _check_role(folders[role], role)
             check_tokenizer(folders[role], tokenizer)
         return cls(
             models={role: load_score_model(folders[role], device=device).eval() for role in wanted},
@@ -156,6 +157,19 @@ class RewardModels:
         """
         read = [answer.prompt_ids for answer in answers] if prompts is None else prompts
         return self.score(read, [answer.completion for answer in answers], max_batch_size=max_batch_size)
+
+
+def _check_role(folder: Path, role: RewardRole) -> None:
+    """Refuse a reward model that its manifest names as the other one; folders from elsewhere name none."""
+    is_artifact = (folder / MANIFEST_NAME).is_file()
+    trained_for = read_manifest(folder).labels.get("role", role) if is_artifact else role
+    if trained_for != role:
+        raise ConfigError(
+            where=str(folder),
+            expected=f"a {role} reward model",
+            got=f"one that was trained for {trained_for}",
+            fix=f"Pass the {role} reward model's folder.",
+        )
 
 
 def check_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:

@@ -283,8 +283,12 @@ class _Figure4:
         )
 
     def _ppo(self, version: Version) -> Iterator[Step]:
-        """PPO on top of a checkpoint (§3.2.3), early stopped on held-out prompts."""
+        """PPO on top of a checkpoint (§3.2.3), early stopped on held-out prompts.
+
+        A later PPO version has a seed of its own: it would draw the same prompts with the same noise again.
+        """
         k = self._round(version)
+        is_first = version == next(v for v in self.recipe.versions if v.method == "ppo")
         yield self._step(
             version.name,
             version.name,
@@ -294,7 +298,7 @@ class _Figure4:
             reward_models=self._rewards(k),
             prompts=self._prompts(f"round-{k}"),
             held_out_prompts=self._prompts("early_stopping"),
-            seed=derive_seed(self.seed, "ppo"),
+            seed=derive_seed(self.seed, "ppo", *([] if is_first else [version.name])),
             labels={"version": version.name},
         )
 
