@@ -6,26 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from puna.core.artifacts import StageContext, read_manifest, run_stage, verify
-from puna.core.config import Settings
+from puna.core.artifacts import read_manifest, verify
 from puna.core.errors import CheckpointError, DataError
-
-
-class Config(Settings):
-    text: str = "moo"
-
-
-def make(
-    out: Path, *, text: str = "moo", seed: int = 0, labels: dict[str, str] | None = None, **inputs
-) -> Path:
-    def build(context: StageContext) -> dict[str, int]:
-        (context.folder / "model.bin").write_text(text)
-        return {}
-
-    run_stage(
-        out, kind="model", config=Config(text=text), inputs=inputs, seed=seed, build=build, labels=labels
-    )
-    return out
+from small_artifacts import make
 
 
 @pytest.fixture

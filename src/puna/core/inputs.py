@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,13 @@ class InputSource(Settings):
     name: str
     """What reports call it."""
 
+    @abstractmethod
     def input_path(self) -> Path | None:
         """The file or folder whose content stands for the source in fingerprints; None reads nothing.
 
         Raises:
             RecipeError: it is not there.
         """
-        raise NotImplementedError
 
 
 def configured_inputs(settings: object) -> Iterator[tuple[str, Path]]:

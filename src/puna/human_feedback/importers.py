@@ -76,7 +76,7 @@ class PreferenceImportConfig(Settings):
     sources: tuple[PreferenceSourceConfig, ...]
     """Read in this order."""
     test_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Share of prompts whose pairs are held out; the paper holds out 1,000 examples a batch (§3.2.2)."""
+    """Share of prompts whose pairs are held out; the paper holds out 1,000 examples per batch (§3.2.2)."""
     max_chars: int | None = Field(default=None, ge=1)
     """Pairs whose prompt and longer answer exceed this are dropped; None keeps all."""
 
