@@ -1,6 +1,12 @@
 """Exit codes, help, and that errors are messages."""
 
+import errno
+import re
+from collections.abc import Iterator
+
 import pytest
+from typer.core import TyperCommand as Command
+from typer.core import TyperGroup as Group
 from typer.main import get_command
 
 from puna import __version__
@@ -43,6 +49,26 @@ def test_every_command_explains_itself(say, command: list[str]) -> None:
     )
 
 
+def commands_of(group: Group, *path: str) -> Iterator[tuple[list[str], Command]]:
+    """Every command and group, with the words that call it."""
+    for name, command in group.commands.items():
+        yield [*path, name], command
+        if isinstance(command, Group):
+            yield from commands_of(command, *path, name)
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [pytest.param(w, c, id=" ".join(w)) for w, c in commands_of(get_command(module.app))],
+)
+def test_help_shows_what_stands_in_square_brackets(say, words: list[str], command: Command) -> None:
+    """Rich reads [word] as markup and leaves it out, unless it is escaped."""
+    texts = [command.help or "", *(getattr(option, "help", None) or "" for option in command.params)]
+    bracketed = {word for text in texts for word in re.findall(r"\[[A-Za-z_.]+\]", text)}
+    shown = say(*words, "--help").stdout
+    assert {word for word in bracketed if word not in shown} == set()
+
+
 def test_version(say) -> None:
     said = say("--version")
     assert (said.exit_code, said.stdout) == (0, f"puna {__version__}\n")
@@ -80,6 +106,14 @@ def test_a_full_disk_is_code_2_in_every_command(say, monkeypatch: pytest.MonkeyP
     said = say("doctor")
     assert said.exit_code == 2
     assert "Free disk space" in said.stderr
+
+
+def test_a_read_only_file_system_is_not_called_a_full_disk(say, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(monkeypatch, OSError(errno.EROFS, "Read-only file system", "/mnt/x"))
+    said = say("doctor")
+    assert said.exit_code == 2
+    assert "can be written" in said.stderr
+    assert "Free disk space" not in said.stderr
 
 
 def test_our_own_mistakes_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

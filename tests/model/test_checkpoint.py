@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -294,7 +295,7 @@ def test_any_flipped_header_byte_loads_or_is_named(model: Transformer, position:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="No such file"):
+    with pytest.raises(CheckpointError, match="no such folder"):
         load_model(tmp_path / "absent", device="cpu")
 
 
@@ -343,3 +344,22 @@ def test_loading_holds_one_copy_of_the_weights(model: Transformer, tmp_path: Pat
     grown, weights = map(int, subprocess.run(command, capture_output=True, check=True).stdout.split())
     assert weights > 100e6
     assert grown < 1.15 * weights
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_weights_are_readable_to_whom_the_umask_says(tmp_path: Path, umask: int) -> None:
+    """safetensors writes for the owner only; every file of a folder must have the same mode, written once or again."""
+    model = Transformer(
+        ModelConfig(
+            vocab_size=32, dim=16, n_layers=1, n_heads=2, n_kv_heads=2, hidden_dim=24, max_seq_len=16
+        ),
+        seed=0,
+    )
+    before = os.umask(umask)
+    try:
+        for _ in range(2):
+            save_model(model, tmp_path / "model")
+    finally:
+        os.umask(before)
+    modes = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "model").iterdir()}
+    assert set(modes.values()) == {0o666 & ~umask}, modes

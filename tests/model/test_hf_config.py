@@ -9,7 +9,7 @@ from hypothesis import given
 from llama_configs import configs
 from puna.core.errors import CheckpointError
 from puna.model.config import ModelConfig
-from puna.model.hf_config import config_from_hf, config_to_hf
+from puna.model.hf_config import config_from_hf, config_to_hf, read_json
 from puna.model.rope_scaling import LinearScaling, Llama3Scaling, YarnScaling
 
 WHERE = Path("config.json")
@@ -165,3 +165,22 @@ def test_what_related_files_spell_out_is_no_reason_to_refuse() -> None:
         "is_llama_config": True,
     }
     assert read(**neutral) == read()
+
+
+def test_what_is_no_model_folder_is_named_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "sft" / "config.json").write_text("{}")
+    (tmp_path / "notes").mkdir()
+    gguf = tmp_path / "x.gguf"
+    gguf.write_bytes(b"GGUF")
+    said = {}
+    for folder in (gguf, tmp_path / "stf", tmp_path / "qqqq", tmp_path / "note"):
+        with pytest.raises(CheckpointError) as caught:
+            read_json(folder / "config.json")
+        said[folder.name] = str(caught.value)
+    assert said["x.gguf"].endswith(f"got a file. Convert it first: puna convert {gguf} FOLDER --to hf")
+    assert said["stf"].endswith(f"got no such folder. Did you mean {tmp_path / 'sft'}?")
+    assert said["qqqq"].endswith("got no such folder. Check the path.")
+    assert said["note"].endswith("got no such folder. Check the path."), (
+        "a folder without a model is no advice"
+    )

@@ -10,7 +10,7 @@ import torch
 
 from puna.core.artifacts import Manifest, read_manifest
 from puna.core.errors import DataError, ShapeError
-from puna.core.progress import quiet
+from puna.core.progress import Reporter, quiet
 from puna.core.records import Dialog, Message, Prompt, Provenance, Sample, read_records, write_records
 from puna.inference.chat_model import ChatModel
 from puna.model import load_score_model
@@ -134,6 +134,7 @@ def run(
     *,
     seed: int = 3,
     earlier: tuple[Path, ...] = (),
+    reporter: Reporter | None = None,
 ) -> Manifest:
     chat = (*ASK, Message(role="assistant", content="red."), Message(role="user", content="and the cow?"))
     prompts = [
@@ -154,7 +155,7 @@ def run(
         reward_models={role: world[role] for role in ("helpfulness", "safety")},
         out=out,
         seed=seed,
-        reporter=quiet(),
+        reporter=reporter or quiet(),
         labels={"version": "rlhf-v1"},
         earlier=earlier,
     )
@@ -277,3 +278,15 @@ def test_pooling_lets_earlier_samples_win(world: dict[str, Path], tmp_path: Path
     first = {d.id: d.meta["score"] for d in read_records(tmp_path / "v1" / "selected.jsonl", Dialog)}
     for name in both:
         assert both[name] == pytest.approx(max(alone[name], first[name]), abs=1e-4)
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_prompts_without_a_finished_answer_are_said(
+    world: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], is_cut: bool
+) -> None:
+    config = CONFIG.model_copy(update={"max_new_tokens": 1, "require_eos": is_cut})
+    manifest = run(world, tmp_path / "v1", config, reporter=Reporter())
+    n_left_out = 3 - manifest.metrics["n_selected"]
+    assert (n_left_out > 0) == is_cut
+    text = f"{n_left_out} of 3 prompts have no finished answer"
+    assert (text in capsys.readouterr().err) == is_cut

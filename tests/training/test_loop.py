@@ -12,6 +12,7 @@ from torch import nn
 from puna.core import energy as energy_module
 from puna.core.errors import DataError, NumericsError
 from puna.core.metrics import read_metrics
+from puna.core.progress import Reporter
 from puna.training import meter as meter_module
 from puna.training.checkpoints import storage
 from puna.training.loop import run
@@ -262,3 +263,14 @@ class Clock:
         return self.now
 
     perf_counter = monotonic
+
+
+@pytest.mark.parametrize(("n_steps", "is_said"), [(9, True), (10, False)])
+def test_a_training_of_few_updates_says_so(
+    make_task, make_context, config, capsys: pytest.CaptureFixture[str], n_steps: int, is_said: bool
+) -> None:
+    context = make_context("a")
+    context.reporter = Reporter()
+    run(make_task(), config.model_copy(update={"total_steps": n_steps}), context)
+    text = f"only {n_steps} updates, {config.n_warmup_steps} of them warm-up"
+    assert (text in capsys.readouterr().err) == is_said

@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 def pretrain_command(
     recipe: Annotated[
-        Path, typer.Argument(help="A TOML recipe with a [pretraining] section, or a shipped one's name.")
+        Path, typer.Argument(help="A TOML recipe with a \\[pretraining] section, or a shipped one's name.")
     ],
     data: Annotated[
         Path, typer.Option(help="Folder with shards/index.json, as the tokenize stage writes it.")

@@ -1,4 +1,4 @@
-"""`puna reward`: score responses and comparisons with a reward model."""
+"""`puna reward`: the group, and the command that scores responses and comparisons."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from puna.reward_modeling.scoring import score_file
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Score with a reward model.", no_args_is_help=True)
+app = typer.Typer(help="Train a reward model, or score with one.", no_args_is_help=True)
 
 
 @app.callback()

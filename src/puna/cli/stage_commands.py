@@ -65,7 +65,7 @@ GROUPS: dict[str, tuple[str, tuple[StageCommand, ...]]] = {
         ),
     ),
     "reward": (
-        "Train a reward model, score with one.",
+        "Train a reward model, or score with one.",
         (
             StageCommand(
                 name="train",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from puna.cli.options import (
     ConfigOption,
@@ -69,7 +70,7 @@ def add_stage(app: typer.Typer, command: StageCommand) -> None:
         _run(command, given)
 
     first = (inspect.getdoc(command.stage.build) or "").split("\n\n")[0]
-    doc = f"{first}\n\nExample: {command.example}"
+    doc = escape(f"{first}\n\nExample: {command.example}")  # rich would take [words] for its markup
     function = with_options(run, [*options, *common], name=command.name, doc=doc)
     app.command(command.name)(function)
 
@@ -136,7 +137,7 @@ def _options(parameter: Parameter, command: StageCommand) -> list[inspect.Parame
         kind, default = (list[Path], default) if parameter.is_required else (list[Path] | None, None)
     else:
         kind = parameter.annotation
-    help_ = parameter.help + (" May be repeated." if parameter.role == "inputs" else "")
+    help_ = escape(parameter.help) + (" May be repeated." if parameter.role == "inputs" else "")
     metavar = "PATH" if parameter.role in ("input", "inputs") else None
     return [
         keyword(parameter.name, Annotated[kind, typer.Option(flag, help=help_, metavar=metavar)], default)

@@ -47,11 +47,12 @@ class storage_errors(AbstractContextManager[None]):
         cause = error
         while cause is not None and not isinstance(cause, StorageError):
             if is_failed_write(cause):
+                is_read_only = isinstance(cause, OSError) and cause.errno == errno.EROFS
                 raise StorageError(
                     where=str(self.where),
-                    expected="room to write",
+                    expected="a file system that can be written" if is_read_only else "room to write",
                     got=(str(cause).splitlines() or [type(cause).__name__])[0],
-                    fix=self.fix,
+                    fix="Choose an output folder elsewhere." if is_read_only else self.fix,
                 ) from error
             cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
 

@@ -214,8 +214,13 @@ def _whole(weight: Tensor) -> Tensor:
 
 
 def _write_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """One file of tensors; safetensors alone would make it readable to its owner only, whatever the umask says."""
+    path.unlink(missing_ok=True)
     try:
+        path.touch()
+        mode = path.stat().st_mode
         save_file(dict(tensors), path, metadata={"format": "pt"})
+        path.chmod(mode)
     except SafetensorError as error:
         raise StorageError(
             where=str(path),

@@ -1,5 +1,6 @@
 """config.json of a Hugging Face Llama folder to and from ModelConfig; what no Llama has is refused by name."""
 
+import difflib
 import json
 import reprlib
 from collections.abc import Mapping
@@ -76,6 +77,23 @@ def broken(where: Path, expected: str, got: str) -> CheckpointError:
     return CheckpointError(where=str(where), expected=expected, got=got, fix=fix)
 
 
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    """The error of a model folder's file that cannot be opened: what is there instead of the folder, and what to do."""
+    folder = path.parent
+    if folder.is_dir():
+        return broken(path, "a model folder's file", error.strerror or str(error))
+    if folder.is_file():
+        got, fix = "a file", f"Convert it first: puna convert {folder} FOLDER --to hf"
+    else:
+        beside = [other.name for other in folder.parent.glob("*/") if (other / path.name).is_file()]
+        near = difflib.get_close_matches(folder.name, beside, n=1)
+        got, fix = (
+            "no such folder",
+            f"Did you mean {folder.with_name(near[0])}?" if near else "Check the path.",
+        )
+    return CheckpointError(where=str(folder), expected="a model folder", got=got, fix=fix)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """One JSON object.
 
@@ -85,7 +103,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise broken(path, "a model folder's file", error.strerror or str(error)) from None
+        raise _unreadable(path, error) from None
     except (ValueError, RecursionError) as error:
         raise broken(path, "valid JSON", str(error)) from None
     if not isinstance(value, dict):

@@ -30,6 +30,9 @@ __all__ = ["RejectionSamplingConfig", "sample_candidates"]
 SCORED_AT_ONCE = 32
 """Responses of similar length that a reward model reads together."""
 
+ENOUGH_SELECTED = 0.9
+"""Share of prompts with an answer that may be selected, below which a warning is given."""
+
 
 class RejectionSamplingConfig(Settings):
     """How many responses, how sampled, and which are kept."""
@@ -82,6 +85,11 @@ def sample_candidates(
     pooled = [sample for iteration in iterations for sample in _scored_anew(iteration, chat, rewards)]
     groups = group_by_prompt(itertools.chain(samples, pooled))
     best = best_of_each(groups, config.score, require_eos=config.require_eos)
+    if len(best) < ENOUGH_SELECTED * len(groups):
+        context.reporter.warn(
+            f"rejection sampling: {len(groups) - len(best)} of {len(groups)} prompts have no finished answer and are "
+            f"left out; raise max_new_tokens (now {config.max_new_tokens}), or set require_eos = false"
+        )
     selected = above_quantile(best, config.min_quantile)
     write_records(context.folder / "samples.jsonl", samples)
     write_records(context.folder / "selected.jsonl", selected)

@@ -34,6 +34,9 @@ from puna.training.watchdog import Watchdog
 
 __all__ = ["LoopConfig", "LossSum", "TrainingTask", "run"]
 
+FEW_UPDATES = 10
+"""A training of fewer updates says so when it starts: it teaches next to nothing."""
+
 
 def run(
     task: TrainingTask,
@@ -64,6 +67,11 @@ def run(
     """
     keep_freed_memory()
     check_hooks(hooks)
+    if ranks.is_writer and config.n_steps < FEW_UPDATES:
+        context.reporter.warn(
+            f"{description}: only {config.n_steps} updates, {config.n_warmup_steps} of them warm-up; for more, lower "
+            "loop.batch_size, or raise loop.total_steps or the epochs"
+        )
     optimizer = make_optimizer(task.model, config.optimizer)
     torch.manual_seed(derive_seed(context.seed, "training loop"))
     journal = Journal(context, ranks)
