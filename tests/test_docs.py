@@ -209,3 +209,45 @@ def test_every_table_and_figure_of_the_paper_is_on_the_map() -> None:
             for first, end in re.findall(r"(\d+) to (\d+)", numbers):
                 found |= set(range(int(first), int(end) + 1))
         assert found >= set(range(1, last + 1)), sorted(set(range(1, last + 1)) - found)
+
+
+def test_readme_is_short_and_lists_every_command() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.split()) < 1200
+    table = text.partition("## Commands")[2].partition("\n## ")[0]
+    rows = [
+        re.findall(r"`([^`]+)`", line.split("|")[1]) for line in table.splitlines() if line.startswith("| `")
+    ]
+    listed: set[str] = set()
+    for names in rows:
+        for name in names:
+            group = name.removeprefix("puna ").split()[0] if name.startswith("puna ") else group
+            listed.add(name.removeprefix("puna ") if name.startswith("puna ") else f"{group} {name}")
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    groups = {name: command.commands for name, command in commands.items() if hasattr(command, "commands")}
+    alone = {name for name in commands if name not in groups}
+    assert listed == alone | {f"{group} {name}" for group, names in groups.items() for name in names}
+
+
+def test_the_index_lists_every_page_and_decision() -> None:
+    docs = ROOT / "docs"
+    linked = set(re.findall(r"\]\(([^)#\s]+\.md)", (docs / "index.md").read_text(encoding="utf-8")))
+    assert {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")} - {"index.md"} <= linked
+
+
+RIDDLES = re.compile(
+    r"so-manieth|not as it should be|want an unknown thing|l(ie|ay) a fifth apart|full disks stop nothing"
+    r"|\bdear in time|periods that are none|text is none|you can mend\b",
+    re.IGNORECASE,
+)
+"""Phrases that readers stumbled over."""
+
+
+def test_no_riddle_is_left() -> None:
+    files = [*PAGES, *(ROOT / "src").rglob("*.py"), *(ROOT / "recipes").rglob("*.toml")]
+    hits = {
+        f"{path.relative_to(ROOT)}: {match.group(0)}"
+        for path in files
+        for match in RIDDLES.finditer(path.read_text(encoding="utf-8"))
+    }
+    assert hits == set()

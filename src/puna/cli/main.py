@@ -1,7 +1,7 @@
 """`puna`: one command per stage.
 
-Exit 0 done, or stopped by a machine that wants its processors back (SIGTERM; the run resumes); 2 for what the user can
-mend; 130 after Ctrl-C (the run resumes).
+Exit 0: done, or stopped by SIGTERM (the same command resumes). 2: bad input or settings. 130: Ctrl-C (the same command
+resumes).
 """
 
 import sys
@@ -61,7 +61,7 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; what the user can mend becomes one message and exit code 2, never a traceback."""
     if isinstance(sys.stdin, TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # the tokenizer says which text is none
+        sys.stdin.reconfigure(errors="surrogateescape")  # the tokenizer refuses what is not text
     try:
         with storage_errors("this command"):
             app(args=list(arguments) if arguments is not None else None)

@@ -38,7 +38,7 @@ class EvaluationHook(Protocol):
 
 
 def check_hooks(hooks: Sequence[EvaluationHook]) -> None:
-    """Refuse names that would mix with other rows, and periods that are none.
+    """Refuse names that would mix with other rows, and intervals below one update.
 
     Raises:
         ConfigError: says which.
