@@ -220,6 +220,7 @@ def test_readme_is_short_and_lists_every_command() -> None:
     ]
     listed: set[str] = set()
     for names in rows:
+        group = ""
         for name in names:
             group = name.removeprefix("puna ").split()[0] if name.startswith("puna ") else group
             listed.add(name.removeprefix("puna ") if name.startswith("puna ") else f"{group} {name}")

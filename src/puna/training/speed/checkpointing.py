@@ -21,7 +21,8 @@ _KEPT = {
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
 }
-"""Slow to compute, and linear in the row's length, so they are kept. Scores made by batched products are quadratic in it and are recomputed."""
+"""Slow to compute, with results linear in the row's length. Scores made by batched products are quadratic in it:
+they are recomputed."""
 
 
 def checkpointed(block: Callable[..., Tensor], mode: Checkpointing) -> Callable[..., Tensor]:
