@@ -33,7 +33,7 @@ from puna.core.errors import CheckpointError, ConfigError, DataError, RunLockedE
 from puna.core.lineage import lineage
 from puna.core.machine import Machine
 from puna.core.manifest import Manifest
-from puna.core.progress import quiet
+from puna.core.progress import Reporter, quiet
 
 FORK = multiprocessing.get_context("fork")
 HANG_SECONDS = 300
@@ -616,3 +616,19 @@ def test_a_run_that_was_moved_whole_goes_on(tmp_path: Path) -> None:
 def _file(path: Path) -> Path:
     path.write_text("x")
     return path
+
+
+@pytest.mark.parametrize(("name", "said"), [("sandbox", "[1] sandbox\n"), ("other", "[1] sandbox other\n")])
+def test_a_stage_is_announced_without_saying_its_name_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, said: str
+) -> None:
+    run_stage(
+        tmp_path / name,
+        kind="sandbox",
+        config=Config(),
+        inputs={},
+        seed=0,
+        build=lambda context: {},
+        reporter=Reporter(),
+    )
+    assert capsys.readouterr().err.startswith(said)

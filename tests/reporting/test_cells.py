@@ -7,13 +7,14 @@ import pytest
 from matplotlib.axes import Axes
 
 from puna.reporting import build_report
-from puna.reporting.blocks import Drawing, Examples, Section
+from puna.reporting.blocks import Drawing, Examples, Section, Table
 from puna.reporting.run_folder import RunFolder
 from puna.reporting.sections.distillation import context_distillation
 from puna.reporting.sections.examples import examples
 from puna.reporting.sections.preferences import preferences
 from puna.reporting.sections.reward_models import accuracy, reward_against_k
 from puna.reporting.sections.scores import before_and_after
+from puna.reporting.sections.training_cost import training_cost
 from puna.reporting.sections.versions import constraint_kept, evolution
 from report_tables import ReportTable, tables_of_markdown, tables_of_page
 from synthetic_run import (
@@ -333,3 +334,13 @@ def test_training_cost(tables: dict[str, list[ReportTable]]) -> None:
     assert {name: speed.cell("models/sft", column=name) for name in expected} == expected
     spent = {"Energy": "0.0123 kWh", "CO2eq": "0.0052 kg", "PUE": "1.1", "kg per kWh": "0.385"}
     assert {name: energy.cell("models/sft", column=name) for name in spent} == spent
+
+
+def test_an_estimate_too_small_to_mean_anything_is_not_printed(tmp_path: Path) -> None:
+    energy = {"kwh": 0.0002, "tco2eq": 7e-08, "pue": 1.1, "grid_kg_per_kwh": 0.385, "source": "estimated"}
+    seconds = {"wall": 5.0, "data": 0.1, "evaluation": 0.1, "checkpoint": 0.1}
+    artifact(tmp_path / "sft", "model", {"system": {"seconds": seconds, "energy": energy}})
+    _, table = training_cost(RunFolder.scan(tmp_path)).blocks
+    assert isinstance(table, Table)
+    (row,) = table.rows
+    assert [cell.text for cell in row[1:3]] == ["< 0.001 kWh", "< 0.001 kg"]

@@ -155,7 +155,7 @@ def run_stage(
                 return manifest
         else:
             _refuse_to_replace(request)
-            with reporter.stage(f"{kind} {out.name}"):
+            with reporter.stage(kind if kind == out.name else f"{kind} {out.name}"):
                 _build(request, build, partial, backup, reporter, machine or Machine(), keeps_state)
             manifest = read_manifest(request.out)
         shutil.rmtree(partial)

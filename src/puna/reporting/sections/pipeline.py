@@ -73,7 +73,7 @@ def _boxes(run: RunFolder) -> dict[str, Box]:
         "chat": Box(78, TOP, "Chat model", [models[v] for v in final], _chat_lines(final, run), blue),
         "pairs": Box(26, BOTTOM, "Preference data", pairs, _pair_lines(pairs, run), green),
         "rewards": Box(52, BOTTOM, "Reward models", rewards, _reward_lines(rewards), orange),
-        "rlhf": Box(78, BOTTOM, "RLHF", [*samples, *tuned, *ppo], _rlhf_lines(samples, tuned, ppo), blue),
+        "rlhf": Box(78, BOTTOM, "RLHF", [*samples, *tuned, *ppo], _rlhf_lines(samples, ppo), blue),
     }
     return {name: box if name == "chat" else _timed(box) for name, box in boxes.items()}
 
@@ -138,10 +138,10 @@ def _reward_lines(rewards: Sequence[Artifact]) -> tuple[str, ...]:
     )
 
 
-def _rlhf_lines(
-    samples: Sequence[Artifact], tuned: Sequence[Artifact], ppo: Sequence[Artifact]
-) -> tuple[str, ...]:
-    rounds = (f"rejection sampling, {len(tuned)} rounds",) if tuned else ()
+def _rlhf_lines(samples: Sequence[Artifact], ppo: Sequence[Artifact]) -> tuple[str, ...]:
+    """A round is one set of samples: Ghost Attention tunes a model of its own without one."""
+    n_rounds = f"{len(samples)} round{'s' * (len(samples) != 1)}"
+    rounds = (f"rejection sampling, {n_rounds}",) if samples else ()
     steps = _total(ppo, "iterations")
     last = (f"PPO, {steps} iterations" if steps else "PPO",) if ppo else ()
     return (*rounds, *_say(_total(samples, "n_samples"), "samples"), *last)

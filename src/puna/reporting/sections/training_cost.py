@@ -7,6 +7,9 @@ from puna.reporting.run_folder import RunFolder
 
 __all__ = ["training_cost"]
 
+LEAST = 0.001
+"""kWh or kg; a smaller estimate is noise."""
+
 
 def training_cost(run: RunFolder) -> Section:
     """One row for every model whose training kept account of itself."""
@@ -72,7 +75,10 @@ def _kilograms(tonnes: float | None) -> float | None:
 
 
 def _quantity(value: float | None, unit: str) -> Cell:
-    return Cell(DASH if value is None else f"{value:.3g} {unit}")
+    """Three digits; below LEAST only that it is less, for the estimate is not exact enough to say more."""
+    if value is None:
+        return Cell(DASH)
+    return Cell(f"< {LEAST} {unit}" if 0 < value < LEAST else f"{value:.3g} {unit}")
 
 
 def _gibibytes(n_bytes: int | None) -> Cell:
