@@ -224,7 +224,7 @@ def test_readme_is_short_and_lists_every_command() -> None:
         for name in names:
             group = name.removeprefix("puna ").split()[0] if name.startswith("puna ") else group
             listed.add(name.removeprefix("puna ") if name.startswith("puna ") else f"{group} {name}")
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands = PROGRAM.commands
     groups = {name: command.commands for name, command in commands.items() if hasattr(command, "commands")}
     alone = {name for name in commands if name not in groups}
     assert listed == alone | {f"{group} {name}" for group, names in groups.items() for name in names}

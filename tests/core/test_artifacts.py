@@ -384,8 +384,10 @@ def test_what_is_no_artifact_is_never_replaced(
 
 def test_empty_folder_is_filled(tmp_path: Path, stage: Stage) -> None:
     (tmp_path / "a").mkdir()
-    stage.run(tmp_path / "a")
+    manifest = stage.run(tmp_path / "a")
     verify(tmp_path / "a")
+    assert stage.n_built == 1
+    assert read_manifest(tmp_path / "a") == manifest
 
 
 def test_truncated_manifest_is_an_error_not_a_rebuild(tmp_path: Path, stage: Stage) -> None:

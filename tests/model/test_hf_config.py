@@ -170,15 +170,19 @@ def test_what_related_files_spell_out_is_no_reason_to_refuse() -> None:
 def test_what_is_no_model_folder_is_named_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "sft").mkdir()
     (tmp_path / "sft" / "config.json").write_text("{}")
+    (tmp_path / "sft" / "model.safetensors").write_bytes(b"")
     (tmp_path / "notes").mkdir()
     gguf = tmp_path / "x.gguf"
     gguf.write_bytes(b"GGUF")
     said = {}
-    for folder in (gguf, tmp_path / "stf", tmp_path / "qqqq", tmp_path / "note"):
+    weights, too_long = tmp_path / "sft" / "model.safetensors", tmp_path / ("x" * 300)
+    for folder in (gguf, weights, too_long, tmp_path / "stf", tmp_path / "qqqq", tmp_path / "note"):
         with pytest.raises(CheckpointError) as caught:
             read_json(folder / "config.json")
         said[folder.name] = str(caught.value)
-    assert said["x.gguf"].endswith(f"got a file. Convert it first: puna convert {gguf} FOLDER --to hf")
+    assert said["x.gguf"].endswith(f"If it is a checkpoint, convert it: puna convert {gguf} FOLDER --to hf")
+    assert said["model.safetensors"].endswith(f"got a file. Name the folder it is in: {tmp_path / 'sft'}")
+    assert "File name too long" in said["x" * 300], "an error that no check foresaw stays one message"
     assert said["stf"].endswith(f"got no such folder. Did you mean {tmp_path / 'sft'}?")
     assert said["qqqq"].endswith("got no such folder. Check the path.")
     assert said["note"].endswith("got no such folder. Check the path."), (

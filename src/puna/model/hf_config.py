@@ -80,17 +80,17 @@ def broken(where: Path, expected: str, got: str) -> CheckpointError:
 def _unreadable(path: Path, error: OSError) -> CheckpointError:
     """The error of a model folder's file that cannot be opened: what is there instead of the folder, and what to do."""
     folder = path.parent
-    if folder.is_dir():
-        return broken(path, "a model folder's file", error.strerror or str(error))
-    if folder.is_file():
-        got, fix = "a file", f"Convert it first: puna convert {folder} FOLDER --to hf"
-    else:
-        beside = [other.name for other in folder.parent.glob("*/") if (other / path.name).is_file()]
+    if isinstance(error, NotADirectoryError) and folder.with_name(path.name).is_file():
+        got, fix = "a file", f"Name the folder it is in: {folder.parent}"
+    elif isinstance(error, NotADirectoryError):
+        got, fix = "a file", f"If it is a checkpoint, convert it: puna convert {folder} FOLDER --to hf"
+    elif isinstance(error, FileNotFoundError) and not folder.is_dir():
+        beside = [file.parent.name for file in folder.parent.glob(f"*/{path.name}")]
         near = difflib.get_close_matches(folder.name, beside, n=1)
-        got, fix = (
-            "no such folder",
-            f"Did you mean {folder.with_name(near[0])}?" if near else "Check the path.",
-        )
+        got = "no such folder"
+        fix = f"Did you mean {folder.with_name(near[0])}?" if near else "Check the path."
+    else:
+        return broken(path, "a model folder's file", error.strerror or str(error))
     return CheckpointError(where=str(folder), expected="a model folder", got=got, fix=fix)
 
 

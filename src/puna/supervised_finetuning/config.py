@@ -35,8 +35,8 @@ class FinetuningConfig(Settings):
     seq_len: int = Field(default=4096, gt=0)
     """Tokens per packed row (§3.1); a longer dialog is dropped and counted."""
     n_epochs: float = Field(default=2.0, gt=0)
-    """Passes over the packed rows (§3.1); loop.total_steps, where given, overrides it. §3.2.3 gives
-    every RLHF version the same number of steps."""
+    """Passes over the packed rows (§3.1); loop.total_steps, where given, overrides it, as §3.2.3
+    gives every RLHF version the same number of steps; without it, more dialogs mean more steps."""
     repeats: tuple[float, ...] = ()
     """How often each input's dialogs occur in an epoch, one number per input; a fraction takes a seeded share.
     Empty is once each. Our choice: the paper states no weights."""
